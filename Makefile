@@ -1,0 +1,69 @@
+# `make` alone lists the commands. Needs git, make and Python >= 3.11; each command makes the environment it uses.
+
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+SITE := _build/html/index.html
+LESSONS := $(sort $(wildcard lessons/*.ipynb))
+export OMP_NUM_THREADS ?= 1
+
+# An environment is good when its last step wrote `installed`. It is made anew when that step is missing, when its
+# interpreter is gone, or when the folder was moved (scripts hold the full path); new requirements are added in place.
+ENVIRONMENTS := .venv .venv-book .venv-bench
+$(foreach env,$(ENVIRONMENTS),$(shell [ "$$(cat $(env)/installed 2>/dev/null)" = "$(CURDIR)" ] \
+  && $(env)/bin/python -c '' 2>/dev/null || rm -f $(env)/installed))
+
+.PHONY: help book open test lessons results results-page bench colab repository release clean
+help:  ## list the commands
+	@sed -n "s,^\([a-z-]*\):.*## \(.*\),make \1\t\2,p" Makefile | expand -t 20
+
+book: .venv-book/installed  ## build the site and print where it is
+	$(call build,.venv-book)
+
+open: book  ## build the site and open it in the browser
+	@$(PYTHON) -m webbrowser -t "file://$(CURDIR)/$(SITE)"
+
+test: .venv/installed  ## everything that is checked: package, lessons, site
+	$(call build,.venv)
+	.venv/bin/python -m pytest tests flowlib lessons -n 2 --dist loadfile -q -rs --timeout 600 --durations 10 \
+	  --doctest-modules --nbval --nbval-current-env --nbval-cell-timeout 120 --nbval-sanitize-with lessons/sanitize.cfg
+
+lessons: .venv/installed  ## run every lesson again, in place; what still holds stays as it is
+	.venv/bin/python book/tools/normalise.py $(LESSONS)
+
+results: .venv/installed  ## run the rows of the results page again (ROWS="a b": only these)
+	.venv/bin/python book/tools/results.py run $(ROWS)
+
+results-page: .venv/installed  ## write the results page from book/results/*.json
+	.venv/bin/python book/tools/results.py page
+
+bench: .venv-bench/installed  ## time flowlib against zuko, nflows and normflows
+	.venv-bench/bin/python tests/benchmarks/run.py
+
+colab: .venv/installed  ## package and lessons with Colab's versions, in an environment of its own
+	.venv/bin/python -m pytest tests/test_colab.py -q -rs --run-colab
+
+repository:  ## URL=https://github.com/you/yours: the public address, wherever it stands
+	$(PYTHON) book/tools/setup_cell.py repository $(URL)
+
+release:  ## TAG=v1.0: the version that lessons install in Colab
+	$(PYTHON) book/tools/setup_cell.py release $(TAG)
+
+clean:  ## remove what was built, the environments too
+	rm -rf _build book/results.md book/reference/*.md $(ENVIRONMENTS)
+
+define build
+	@$(1)/bin/python book/tools/api_pages.py flowlib book/reference
+	@$(1)/bin/python book/tools/results.py page
+	@$(1)/bin/jupyter-book build . --all -q -W --keep-going
+	@echo "The site: $(CURDIR)/$(SITE)"
+endef
+
+.venv/installed: requirements.txt
+.venv-book/installed: requirements-book.txt
+.venv-bench/installed: requirements-bench.txt
+$(ENVIRONMENTS:=/installed): constraints.txt
+	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 or newer is needed (make PYTHON=/path/to/python)"; exit 1; }
+	[ -e $@ ] || $(PYTHON) -m venv --clear $(@D)
+	@rm -f $@
+	$(@D)/bin/python -m pip install -q --disable-pip-version-check $(addprefix -r ,$(filter requirements%,$^)) -c constraints.txt
+	@echo "$(CURDIR)" > $@
