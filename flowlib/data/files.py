@@ -1,0 +1,215 @@
+"""Verified files: whatever a caller gets is byte for byte what was published, or a `DataError` says what is wrong.
+
+A file is looked for in the user's own folder, then in the cache, then at the mirrors. It may lie there as it is,
+gzipped, or as a member of a gzipped tar archive: its digest is that of the uncompressed content, so all three are one.
+"""
+
+import gzip
+import io
+import os
+import tarfile
+import tempfile
+import time
+import warnings
+import zlib
+from collections.abc import Sequence
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO, NamedTuple
+
+ROUNDS, PAUSE = 2, 1.0  # how often every mirror is tried, and the seconds between two rounds
+TIMEOUT = (10, 30)  # seconds to connect, and between two pieces of an answer
+SLACK = 1_000_000  # bytes that compression or the headers and small texts of an archive may add to the content
+
+
+class DataError(OSError):
+    """A data file is corrupt, or cannot be had; the message names it and says what to do."""
+
+
+class File(NamedTuple):
+    """What the uncompressed content of one file must be."""
+
+    size: int
+    sha256: str
+
+
+class Source(NamedTuple):
+    """The files of one data set, and the addresses of their mirrors, in the order in which they are tried."""
+
+    files: dict[str, File]
+    mirrors: tuple[str, ...]  # "{file}" stands for the file's name; else the address is that of the archive
+    archive: str | None = None  # name of an archive that holds all the files
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files.values())
+
+
+def fetch(name: str, source: Source, wanted: Sequence[str]) -> list[bytes]:
+    """The verified contents of the `wanted` files of the data set `name`.
+
+    Raises:
+        DataError: For a corrupt file in `$FLOWLIB_DATA`, or when a file is nowhere to be had.
+    """
+    own = os.environ.get("FLOWLIB_DATA")
+    found: dict[str, bytes] = {}
+    for file in wanted:
+        if own and file not in found:
+            found |= _local(Path(own).expanduser() / name, source, file)  # what a user put there is never replaced
+        if file not in found:
+            found |= _cached_or_downloaded(name, source, file)
+    return [found[file] for file in wanted]
+
+
+def cache() -> Path:
+    """The folder for downloads: what the operating system reserves for caches, `~/.cache/flowlib` on Linux."""
+    return Path(_pooch().os_cache("flowlib"))
+
+
+def _pooch():
+    try:
+        import pooch
+        import tqdm  # noqa: F401  (the progress bar)
+    except ImportError as error:
+        raise ImportError("the full data sets are downloaded and cached by pooch: pip install pooch tqdm") from error
+    return pooch
+
+
+def _cached_or_downloaded(name: str, source: Source, file: str) -> dict[str, bytes]:
+    try:
+        found = _local(cache() / name, source, file)
+    except DataError as error:
+        warnings.warn(f"{error}; downloading it again", stacklevel=5)
+        found = {}
+    return found or _download(name, source, file)
+
+
+def _places(source: Source, file: str) -> list[str]:
+    """The names under which `file` may lie in a folder."""
+    return [file, f"{file}.gz"] + ([source.archive] if source.archive else [])
+
+
+def _local(folder: Path, source: Source, file: str) -> dict[str, bytes]:
+    """Verified contents by name: of `file`, or of all files where an archive holds it; none where the folder has none."""
+    for path in (folder / place for place in _places(source, file)):
+        if path.is_file():
+            try:
+                with path.open("rb") as stream:
+                    return _unpack(stream, source, file, path.name == source.archive)
+            except DataError as error:
+                raise DataError(f"{path} is corrupt: {error}") from error
+    return {}
+
+
+def _unpack(stream: BinaryIO, source: Source, file: str, is_archive: bool) -> dict[str, bytes]:
+    """Verified contents by name."""
+    if not is_archive:
+        return {file: _verified(_inflated(stream, source.files[file].size), source.files[file])}
+    contents = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(_inflated(stream, source.size + SLACK)), mode="r:") as tar:
+            for member in filter(tarfile.TarInfo.isfile, tar):
+                member_name = PurePosixPath(member.name).name  # the folder inside the archive does not matter
+                if member_name in source.files:
+                    expected = source.files[member_name]
+                    contents[member_name] = _verified(tar.extractfile(member).read(expected.size + 1), expected)
+    except tarfile.TarError as error:
+        raise DataError(f"not a complete tar archive ({error})") from error
+    if missing := source.files.keys() - contents:
+        raise DataError(f"the archive lacks {', '.join(sorted(missing))}")
+    return contents
+
+
+def _inflated(stream: BinaryIO, limit: int) -> bytes:
+    """The content, uncompressed if it is gzipped; never more than `limit` bytes, however much a file claims to hold."""
+    gzipped = stream.read(2) == b"\x1f\x8b"
+    stream.seek(0)
+    try:
+        content = (gzip.GzipFile(fileobj=stream) if gzipped else stream).read(limit + 1)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(f"not a complete gzip file ({error})") from error
+    if len(content) > limit:
+        raise DataError(f"more than the expected {limit:,} bytes")
+    return content
+
+
+def _verified(content: bytes, expected: File) -> bytes:
+    if len(content) != expected.size:
+        raise DataError(f"{len(content):,} bytes instead of {expected.size:,}")
+    if sha256(content).hexdigest() != expected.sha256:
+        raise DataError("its SHA-256 is wrong")
+    return content
+
+
+def _download(name: str, source: Source, file: str) -> dict[str, bytes]:
+    """Download `file`, or the archive that holds it, into the cache; return the verified contents by name."""
+    pooch = _pooch()
+    from requests import RequestException  # a dependency of pooch
+
+    folder, problems = cache() / name, {}
+    for attempt in range(ROUNDS):
+        time.sleep(PAUSE if attempt else 0)
+        for url in _addresses(name, source, file):
+            is_archive = url.endswith(f"/{source.archive}")
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=folder) as stream:
+                    limit = (source.size if is_archive else source.files[file].size) + SLACK
+                    _stream(pooch, url, _Capped(stream, limit))
+                    stream.seek(0)
+                    contents = _unpack(stream, source, file, is_archive)
+                for key, content in contents.items():
+                    _store(folder / key, content)
+                return contents
+            except (DataError, RequestException) as error:  # this mirror's fault: on to the next
+                problems[url] = error
+            except OSError as error:  # ours: a full disk, a folder without write permission
+                raise DataError(f"cannot write {name} into {folder}: {error}") from error
+    tried = "\n".join(f"  {url}: {problem}" for url, problem in problems.items())
+    raise DataError(
+        f"{name}: no sound copy of {file} in $FLOWLIB_DATA/{name} or {folder}, and no mirror gave one:\n{tried}\n"
+        f"Two ways out: put {' or '.join(_places(source, file))} into $FLOWLIB_DATA/{name}/ (set the variable to any "
+        f"folder), or go online and call again."
+    )
+
+
+def _addresses(name: str, source: Source, file: str) -> list[str]:
+    """Where to ask for `file`: at `$FLOWLIB_MIRROR` if it is set (any served copy of the cache), else at the mirrors."""
+    if mirror := os.environ.get("FLOWLIB_MIRROR"):
+        return [f"{mirror.rstrip('/')}/{name}/{place}" for place in _places(source, file)]
+    return [mirror.format(file=file) for mirror in source.mirrors]
+
+
+class _Capped:
+    """A stream that refuses to grow beyond `limit` bytes, whatever a server sends."""
+
+    def __init__(self, stream: BinaryIO, limit: int):
+        self.stream, self.limit, self.flush = stream, limit, stream.flush
+
+    def write(self, chunk: bytes) -> int:
+        if self.stream.tell() + len(chunk) > self.limit:
+            raise DataError(f"sends more than {self.limit:,} bytes")
+        return self.stream.write(chunk)
+
+
+def _stream(pooch, url: str, output: _Capped) -> None:
+    from tqdm import tqdm
+
+    with tqdm(desc=url.rsplit("/", 1)[-1], unit="B", unit_scale=True) as bar:
+        pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16, timeout=TIMEOUT)(url, output, None)
+
+
+def _store(path: Path, content: bytes) -> None:
+    """Write all or nothing: a file in the cache is complete whenever the process, or another one beside it, dies."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with open(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
