@@ -1,0 +1,316 @@
+"""The whole idea of the package: a model is a base distribution and a bijection.
+
+    x = f(z),  z ~ base          log p(x) = log p(z) + log|det dz/dx|,  z = f^-1(x)
+
+`forward` is always latent z -> data x, `inverse` is data x -> latent z. Both return the value and the log-determinant
+*of the call just made*, one number per event: a sum over the event, never a mean, never an accumulator.
+"""
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from .saving import Recorded, load, save
+
+__all__ = ["Bijection", "Compose", "Flow", "Inverse", "InversionError", "load", "save"]
+
+LIKELIHOODS = ("exact", "bound", "estimate")  # from strong to weak: a chain is as strong as its weakest part
+
+
+class InversionError(RuntimeError):
+    """An iterative inverse did not reach its tolerance; the message gives the residual."""
+
+
+class Bijection(nn.Module, metaclass=Recorded):
+    r"""An invertible map $x = f(z; c)$ between events, with the logarithm of its change of volume.
+
+    A subclass writes `forward` and `inverse`; everything else has a default. The last `latent_ndim` axes of z (`event_ndim`
+    of x) make one event; the axes before them are a batch of any shape.
+
+    Attributes:
+        latent_ndim: Number of axes of one latent, 1 for vectors (..., D).
+        event_ndim: Number of axes of one data point, 1 for vectors, 3 for images (..., C, H, W).
+        latent_shape: The shape of one latent where the layer fixes it, else None.
+        event_shape: The shape of one data point where the layer fixes it, else None.
+        domain: Where z may lie, as a `torch.distributions` constraint.
+        codomain: Where x may lie. Outside of it `inverse` gives a finite z and the log-det -inf: density zero, never NaN.
+        likelihood: "exact", "bound" (the log-det is that of a lower bound) or "estimate" (it is random and unbiased).
+        context_dim: Width C of the context (..., C) that the layer needs, or None.
+
+    Example:
+        >>> import torch, flowlib
+        >>> f = flowlib.Planar(2)
+        >>> x, log_det = f(torch.zeros(5, 2)); log_det.shape
+        torch.Size([5])
+    """
+
+    latent_ndim: int = 1
+    event_ndim: int = 1
+    latent_shape: tuple[int, ...] | None = None
+    event_shape: tuple[int, ...] | None = None
+    domain: constraints.Constraint = constraints.real_vector
+    codomain: constraints.Constraint = constraints.real_vector
+    likelihood: str = "exact"
+    context_dim: int | None = None
+
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Latent to data: x and log|det dx/dz| in nats, of shape `z.shape[:-latent_ndim]`."""
+        raise TypeError(f"{type(self).__name__} does not define forward")
+
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Data to latent: z and log|det dz/dx| in nats, of shape `x.shape[:-event_ndim]`."""
+        raise TypeError(f"{type(self).__name__} does not define inverse")
+
+    @torch.no_grad()
+    def initialize(self, batch: Tensor, context: Tensor | None = None, inverse: bool = True) -> Tensor:
+        """Data-dependent start: takes a batch at the data side (`inverse=False`: at the latent side), sets what the layer
+        sets from data, and returns the batch mapped to the other side. Most layers set nothing and only map."""
+        return (self.inverse if inverse else self.forward)(batch, context)[0]
+
+    def check(self, value: Tensor, shape: tuple[int, ...] | None = None, ndim: int = 1, dtype: torch.dtype | None = None):
+        """Raise ValueError where `value` cannot be a batch of events of this shape (or number of axes) and dtype."""
+        ndim = ndim if shape is None else len(shape)
+        if value.ndim < ndim or (shape is not None and tuple(value.shape[value.ndim - ndim:]) != tuple(shape)):
+            expected = "..., " + ", ".join(map(str, shape)) if shape is not None else f"..., with {ndim} event axes"
+            raise ValueError(f"{type(self).__name__} expected shape ({expected}), got {tuple(value.shape)}")
+        if dtype is not None and value.dtype != dtype:
+            raise ValueError(f"{type(self).__name__} has dtype {dtype}, got an input of dtype {value.dtype}; "
+                             f"convert one of them with .to({str(dtype)}) or .to({str(value.dtype)})")
+        if dtype is None and not value.is_floating_point():
+            raise ValueError(f"{type(self).__name__} expected a floating-point input, got {value.dtype}")
+
+    def check_context(self, context: Tensor | None, batch: tuple[int, ...] = (), dtype: torch.dtype | None = None):
+        """The context of a layer that has `context_dim`, None for one that has not; ValueError where it does not fit
+        (its width, its dtype, or leading axes that do not broadcast against the `batch` axes)."""
+        if self.context_dim is None:
+            return None
+        if context is None:
+            raise ValueError(f"{type(self).__name__} was built with context_dim={self.context_dim} and needs a context")
+        if context.ndim < 1 or context.shape[-1] != self.context_dim:
+            raise ValueError(f"{type(self).__name__} expected a context of shape (..., {self.context_dim}), "
+                             f"got {tuple(context.shape)}")
+        if dtype is not None and context.dtype != dtype:
+            raise ValueError(f"{type(self).__name__} has dtype {dtype}, got a context of dtype {context.dtype}")
+        pairs = zip(reversed(batch), reversed(context.shape[:-1]))
+        if any(a != b and a != 1 and b != 1 for a, b in pairs):
+            raise ValueError(f"a context of shape {tuple(context.shape)} does not broadcast against the batch {tuple(batch)}")
+        return context
+
+
+def _same_shape(a, b) -> bool:
+    return a is None or b is None or tuple(a) == tuple(b)
+
+
+class Compose(Bijection):
+    r"""The composition $x = f_K(\dots f_1(z))$: left to right in the generative direction.
+
+    $\log|\det dx/dz| = \sum_k \log|\det df_k/dz_k|$. Cost of either direction: the sum of the parts'.
+
+    Args:
+        bijections: The maps, first applied first; neighbours' event axes (and shapes, where fixed) must fit.
+
+    Raises:
+        ValueError: Nothing to compose, or neighbours that do not fit.
+
+    Example:
+        >>> import torch
+        >>> from flowlib import AffineMap, Compose, Exp
+        >>> Compose(AffineMap(2.0, 1.0), Exp())(torch.zeros(1))[0]  # exp(2 * 0 + 1)
+        tensor([2.7183])
+    """
+
+    def __init__(self, *bijections: Bijection):
+        super().__init__()
+        if not bijections:
+            raise ValueError("Compose needs at least one bijection")
+        for a, b in zip(bijections, bijections[1:]):
+            if a.event_ndim != b.latent_ndim or not _same_shape(a.event_shape, b.latent_shape):
+                raise ValueError(f"{type(a).__name__} gives events of {a.event_ndim} axes, shape {a.event_shape}, but "
+                                 f"{type(b).__name__} takes {b.latent_ndim} axes, shape {b.latent_shape}")
+        widths = {b.context_dim for b in bijections} - {None}
+        if len(widths) > 1:
+            raise ValueError(f"the parts of one Compose share a context, but ask for widths {sorted(widths)}")
+        self.bijections = nn.ModuleList(bijections)
+        self.context_dim = widths.pop() if widths else None
+        first, last = bijections[0], bijections[-1]
+        self.latent_ndim, self.event_ndim = first.latent_ndim, last.event_ndim
+        # A part that takes any shape passes its neighbour's on, as long as it keeps the number of axes.
+        keeps = all(b.latent_ndim == b.event_ndim and _same_shape(b.latent_shape, b.event_shape) for b in bijections)
+        known = next((b.latent_shape for b in bijections if b.latent_shape is not None), None) if keeps else None
+        self.latent_shape = first.latent_shape or known
+        self.event_shape = last.event_shape or known
+        self.domain, self.codomain = first.domain, last.codomain
+        self.likelihood = max((b.likelihood for b in bijections), key=LIKELIHOODS.index)
+
+    def forward(self, z, context=None):
+        x, log_det = self.bijections[0](z, context)
+        for f in self.bijections[1:]:
+            x, term = f(x, context)
+            log_det = log_det + term
+        return x, log_det
+
+    def inverse(self, x, context=None):
+        z, log_det = self.bijections[-1].inverse(x, context)
+        for f in reversed(self.bijections[:-1]):
+            z, term = f.inverse(z, context)
+            log_det = log_det + term
+        return z, log_det
+
+    def initialize(self, batch, context=None, inverse=True):
+        for f in reversed(self.bijections) if inverse else self.bijections:
+            batch = f.initialize(batch, context, inverse)
+        return batch
+
+
+class Inverse(Bijection):
+    """The same map the other way round: `forward` and `inverse`, latent and event, domain and codomain change places.
+
+    Example:
+        >>> import torch
+        >>> from flowlib import Exp, Inverse
+        >>> Inverse(Exp())(torch.full((1,), 2.0))  # log 2, with slope 1/2
+        (tensor([0.6931]), tensor(-0.6931))
+    """
+
+    def __init__(self, bijection: Bijection):
+        super().__init__()
+        self.bijection = bijection
+        self.latent_ndim, self.event_ndim = bijection.event_ndim, bijection.latent_ndim
+        self.latent_shape, self.event_shape = bijection.event_shape, bijection.latent_shape
+        self.domain, self.codomain = bijection.codomain, bijection.domain
+        self.likelihood, self.context_dim = bijection.likelihood, bijection.context_dim
+
+    def forward(self, z, context=None):
+        return self.bijection.inverse(z, context)
+
+    def inverse(self, x, context=None):
+        return self.bijection(x, context)
+
+    def initialize(self, batch, context=None, inverse=True):
+        return self.bijection.initialize(batch, context, not inverse)
+
+
+class Flow(nn.Module, metaclass=Recorded):
+    r"""A normalizing flow: the distribution of $x = f(z)$ for $z$ drawn from a base distribution.
+
+    $$\log p(x) = \log p_Z(f^{-1}(x)) + \log\left|\det \frac{\partial f^{-1}(x)}{\partial x}\right|$$
+
+    Calling the module is `log_prob`, so that it can be wrapped (compiled, distributed) like any other.
+
+    Args:
+        base: The distribution of z, from `flowlib.bases`.
+        bijection: The map from z to x.
+
+    Raises:
+        ValueError: The base's events are not the bijection's latents.
+
+    Papers: Tabak and Vanden-Eijnden (2010), doi:10.4310/CMS.2010.v8.n1.a11; Papamakarios et al. (2021), arXiv:1912.02762.
+
+    Example:
+        >>> from flowlib import AffineMap, Flow, Uniform
+        >>> Flow(Uniform(0.0, 1.0), AffineMap(2.0, 1.0)).log_prob(torch.tensor([[2.0], [4.0]])).exp()  # 1/2 on [1, 3]
+        tensor([0.5000, 0.0000])
+    """
+
+    def __init__(self, base: nn.Module, bijection: Bijection):
+        super().__init__()
+        if len(base.event_shape) != bijection.latent_ndim or not _same_shape(bijection.latent_shape, base.event_shape):
+            wanted = bijection.latent_shape or f"{bijection.latent_ndim} axes"
+            raise ValueError(f"the base has events of shape {tuple(base.event_shape)}, {type(bijection).__name__} needs {wanted}")
+        self.base, self.bijection = base, bijection
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """Shape of one data point."""
+        shape = self.bijection.event_shape
+        return tuple(self.base.event_shape) if shape is None else tuple(shape)
+
+    @property
+    def likelihood(self) -> str:
+        """What `log_prob` is: "exact", a lower "bound" or an unbiased "estimate"."""
+        return self.bijection.likelihood
+
+    @property
+    def exact(self) -> bool:
+        """Whether `log_prob` is exact."""
+        return self.likelihood == "exact"
+
+    def _context(self, context, batch=()):
+        if context is not None and self.bijection.context_dim is None:
+            raise ValueError("a context was given, but no part of this flow was built with context_dim")
+        return self.bijection.check_context(context, batch)
+
+    def _data(self, x):
+        shape = self.event_shape
+        if x.ndim < len(shape) or tuple(x.shape[x.ndim - len(shape):]) != shape:
+            raise ValueError(f"this flow is over events of shape {shape}, got {tuple(x.shape)}")
+        return x
+
+    def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """Log-density at x in nats, of shape `x.shape[:-event_ndim]`; -inf outside the support. One `inverse`.
+
+        A flow whose `likelihood` is "bound" gives a lower bound (random, for dequantization), "estimate" a random estimate.
+        """
+        context = self._context(context)
+        x = self._data(x)
+        if x.is_floating_point():  # infinity is no point of R^D: density zero (NaN stays NaN, to be seen)
+            infinite = x.isinf()
+            x = x.masked_fill(infinite, 0.0)
+        z, log_det = self.bijection.inverse(x, context)
+        log_p = self.base.log_prob(z) + log_det
+        if x.is_floating_point():
+            event_axes = tuple(range(-self.bijection.event_ndim, 0))
+            log_p = log_p.masked_fill(infinite.any(event_axes), -torch.inf)
+        return log_p
+
+    forward = log_prob
+
+    def _latent_batch(self, n, context):
+        return (n,) if context is None else (n, *context.shape[:-1])
+
+    @torch.no_grad()
+    def sample(self, n: int, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+        """n draws without gradient: (n, *event), or (n, B, *event) for a context of B rows. One `forward`.
+
+        `temperature` scales the base's deviation from its centre (Gaussian and logistic bases only).
+        """
+        context = self._context(context)
+        z = self.base.sample(self._latent_batch(n, context), temperature)
+        return self.bijection(z, context)[0]
+
+    def rsample_and_log_prob(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """n reparameterised draws and their log-densities (nats) in one `forward`, for variational inference.
+
+        Raises:
+            TypeError: The likelihood is not exact.
+        """
+        if not self.exact:
+            raise TypeError(f"the likelihood of this flow is a {self.likelihood}: its samples have no exact log-density")
+        context = self._context(context)
+        z = self.base.rsample(self._latent_batch(n, context))
+        x, log_det = self.bijection(z, context)
+        return x, self.base.log_prob(z) - log_det
+
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The latent of x."""
+        return self.bijection.inverse(self._data(x), self._context(context))[0]
+
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """The data point of the latent z."""
+        return self.bijection(z, self._context(context))[0]
+
+    @torch.no_grad()
+    def initialize(self, batch: Tensor, context: Tensor | None = None) -> None:
+        """Data-dependent start from one batch, once: returns at once where every layer has had it or none needs it.
+
+        Under several processes rank 0 decides and the others receive its values.
+        """
+        waiting = [m for m in self.modules() if hasattr(m, "initialized") and not m.initialized]
+        if not waiting:
+            return
+        self.bijection.initialize(self._data(batch), self._context(context))
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            for layer in waiting:
+                for tensor in layer.state_dict().values():
+                    torch.distributed.broadcast(tensor, src=0)

@@ -1,0 +1,1 @@
+"""Coupling flows: one part of the event stays, and tells how to move the other."""

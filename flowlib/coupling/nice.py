@@ -1,0 +1,79 @@
+"""NICE: additive couplings, which preserve volume, and one scale per coordinate, which does not."""
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from ..bases import StandardLogistic
+from ..core import Bijection, Compose, Flow
+from ..elementwise import Additive
+from .coupling import Coupling
+
+__all__ = ["DiagonalScale", "NICE"]
+
+
+class DiagonalScale(Bijection):
+    r"""$x_i = z_i e^{s_i}$ with $\log|\det| = \sum_i s_i$: the layer at the latent end of NICE (Dinh et al. 2015,
+    arXiv:1410.8516, section 3.3). Without it a NICE model preserves volume and cannot fit data of another scale.
+
+    `initialize` sets s so that the latents of the batch have the standard deviation `std` in every coordinate. Cost: O(D).
+
+    Args:
+        dim: D.
+        std: Standard deviation of the base.
+
+    Example:
+        >>> from flowlib import DiagonalScale
+        >>> DiagonalScale(2)(torch.ones(2))[0].tolist()
+        [1.0, 1.0]
+    """
+
+    def __init__(self, dim: int, std: float = 1.0):
+        super().__init__()
+        self.event_shape = self.latent_shape = (dim,)
+        self.std = std
+        self.log_scale = nn.Parameter(torch.zeros(dim))
+        self.register_buffer("initialized", torch.tensor(False))
+
+    def forward(self, z, context=None):
+        self.check(z, self.latent_shape, 1, self.log_scale.dtype)
+        return z * self.log_scale.exp(), self.log_scale.sum().expand(z.shape[:-1])
+
+    def inverse(self, x, context=None):
+        self.check(x, self.event_shape, 1, self.log_scale.dtype)
+        return x * (-self.log_scale).exp(), -self.log_scale.sum().expand(x.shape[:-1])
+
+    @torch.no_grad()
+    def initialize(self, batch, context=None, inverse=True):
+        if not self.initialized:
+            rows = batch.reshape(-1, batch.shape[-1])
+            if len(rows) < 2:
+                raise ValueError("a data-dependent start needs at least two rows")
+            log_ratio = (rows.std(0).clamp(min=1e-4) / self.std).log()  # a constant coordinate has no scale: keep it finite
+            self.log_scale.copy_(log_ratio if inverse else -log_ratio)
+            self.initialized.fill_(True)
+        return super().initialize(batch, context, inverse)
+
+
+class NICE(Flow):
+    r"""Additive couplings and a diagonal scale over a logistic base (Dinh et al. 2015, arXiv:1410.8516).
+
+    Cost: `layers` network passes, both ways. Call `initialize(batch)` first (`train.fit` does): the scale starts from data.
+
+    Args:
+        dim: D.
+        layers: Number of couplings, which keep the two halves in turn.
+        hidden: Widths of each network's hidden layers.
+        context_dim: Width of a context, or None.
+
+    Example:
+        >>> from flowlib import NICE
+        >>> NICE(4).sample(3).shape
+        torch.Size([3, 4])
+    """
+
+    def __init__(self, dim: int, layers: int = 4, hidden: tuple[int, ...] = (64, 64), context_dim: int | None = None):
+        couplings = [Coupling(dim, Additive(), hidden, swap=k % 2 == 1, context_dim=context_dim) for k in range(layers)]
+        super().__init__(StandardLogistic(dim), Compose(DiagonalScale(dim, std=math.pi / math.sqrt(3)), *couplings))

@@ -1,0 +1,1 @@
+"""Images: from integer pixels to real vectors and back."""

@@ -1,0 +1,301 @@
+"""Elementary maps: the flows of a first course in probability, acting on the last axis. All have closed inverses."""
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributions import Distribution, constraints
+
+from .core import Bijection
+from .saving import distribution_arguments
+
+__all__ = ["AffineMap", "Exp", "InverseCDF", "Linear", "Logit", "Permutation", "Rotation"]
+
+POSITIVE = constraints.independent(constraints.positive, 1)
+UNIT_CUBE = constraints.independent(constraints.unit_interval, 1)
+
+
+class AffineMap(Bijection):
+    r"""$x_i = a_i z_i + b_i$ with $\log|\det| = \sum_i \ln|a_i|$. Cost: O(D) both ways.
+
+    Args:
+        scale: a, a number or a tensor of shape (D,); negative values turn the axis round.
+        shift: b, likewise. Numbers follow the input's dtype exactly; tensors become buffers.
+
+    Raises:
+        ValueError: A scale of zero, or an infinite or NaN entry.
+
+    Example:
+        >>> from flowlib import AffineMap
+        >>> AffineMap(2.0, 1.0)(torch.tensor([0.5]))
+        (tensor([2.]), tensor(0.6931))
+    """
+
+    def __init__(self, scale: float | Tensor, shift: float | Tensor = 0.0):
+        super().__init__()
+        for name, value in (("scale", scale), ("shift", shift)):
+            tensor = torch.as_tensor(value)
+            if not bool(tensor.isfinite().all()) or (name == "scale" and not bool((tensor != 0).all())):
+                raise ValueError(f"AffineMap needs a finite, non-zero scale and a finite shift, got {name} = {value}")
+            if isinstance(value, Tensor) and value.ndim:
+                self.event_shape = self.latent_shape = tuple(value.shape[-1:])
+            if isinstance(value, Tensor):
+                self.register_buffer(name, value.detach().clone())
+            else:
+                setattr(self, name, float(value))
+
+    def _check(self, value):
+        buffers = list(self.buffers())
+        self.check(value, self.event_shape, 1, buffers[0].dtype if buffers else None)
+        if value.shape[-1:] == (0,):
+            raise ValueError("AffineMap expected at least one coordinate")
+
+    def _log_det(self, like):
+        scale = torch.as_tensor(self.scale, dtype=like.dtype, device=like.device)
+        return scale.abs().log().expand(like.shape).sum(-1)
+
+    def forward(self, z, context=None):
+        self._check(z)
+        return self.scale * z + self.shift, self._log_det(z)
+
+    def inverse(self, x, context=None):
+        self._check(x)
+        return (x - self.shift) / self.scale, -self._log_det(x)
+
+
+class Exp(Bijection):
+    r"""$x_i = e^{z_i}$ with $\log|\det| = \sum_i z_i$; the codomain is $x_i > 0$. Cost: O(D) both ways.
+
+    Example:
+        >>> from flowlib import Exp, Flow, Uniform
+        >>> Flow(Uniform(0.0, 2.0), Exp()).log_prob(torch.tensor([2.0])).exp()  # 1 / (2 x)
+        tensor(0.2500)
+    """
+
+    codomain = POSITIVE
+
+    def forward(self, z, context=None):
+        self.check(z)
+        return z.exp(), z.sum(-1)
+
+    def inverse(self, x, context=None):
+        self.check(x)
+        outside = x <= 0
+        z = x.masked_fill(outside, 1.0).log()
+        return z, (-z).masked_fill(outside, -torch.inf).sum(-1)
+
+
+class Logit(Bijection):
+    r"""$x = \operatorname{logit}(\alpha + (1-2\alpha) z)$, from the unit cube to all of $R^D$ (the usual pre-processing of
+    pixels, with $\alpha = 0.05$, after Dinh et al. 2017, arXiv:1605.08803, section 4.1). Cost: O(D) both ways.
+
+    $\log|\det| = \sum_i \ln(1-2\alpha) + \operatorname{softplus}(x_i) + \operatorname{softplus}(-x_i)$.
+
+    Args:
+        alpha: Distance kept from 0 and 1, in [0, 1/2).
+
+    Raises:
+        ValueError: alpha out of range.
+
+    Example:
+        >>> from flowlib import Logit
+        >>> Logit()(torch.tensor([0.5]))  # slope 4 in the middle
+        (tensor([0.]), tensor(1.3863))
+    """
+
+    domain = UNIT_CUBE
+
+    def __init__(self, alpha: float = 0.0):
+        super().__init__()
+        if not 0 <= alpha < 0.5:
+            raise ValueError(f"alpha must lie in [0, 1/2), got {alpha}")
+        self.alpha = alpha
+
+    def _log_slope(self, x):
+        return F.softplus(x) + F.softplus(-x) + math.log1p(-2 * self.alpha)
+
+    def forward(self, z, context=None):
+        self.check(z)
+        p = self.alpha + (1 - 2 * self.alpha) * z
+        outside = (p <= 0) | (p >= 1)
+        x = torch.logit(p.masked_fill(outside, 0.5))
+        # as an Inverse(Logit) this direction evaluates densities: outside of the cube they are zero
+        return x, self._log_slope(x).masked_fill(outside, -torch.inf).sum(-1)
+
+    def inverse(self, x, context=None):
+        self.check(x)
+        return (torch.sigmoid(x) - self.alpha) / (1 - 2 * self.alpha), -self._log_slope(x).sum(-1)
+
+
+class InverseCDF(Bijection):
+    r"""$x_i = F^{-1}(z_i)$ from the unit cube: with a uniform base, x has exactly the density F'. $\log|\det| = -\sum_i \ln
+    F'(x_i)$. Cost: that of the distribution's `icdf` (forward) and `cdf` (inverse).
+
+    Args:
+        distribution: A one-dimensional `torch.distributions` distribution with `cdf` and `icdf`. Its parameters become
+            buffers.
+
+    Raises:
+        ValueError: A distribution with events, or without an inverse CDF.
+
+    Example:
+        >>> from flowlib import Flow, InverseCDF, Uniform
+        >>> Flow(Uniform(0.0, 1.0), InverseCDF(torch.distributions.Exponential(torch.tensor(2.0)))).log_prob(torch.ones(1)).exp()
+        tensor(0.2707)
+    """
+
+    domain = UNIT_CUBE
+
+    def __init__(self, distribution: Distribution):
+        super().__init__()
+        if distribution.event_shape:
+            raise ValueError(f"InverseCDF needs a distribution of numbers, got events of shape {tuple(distribution.event_shape)}")
+        try:
+            distribution.icdf(torch.full(distribution.batch_shape, 0.5))
+        except NotImplementedError as error:  # how torch.distributions says that there is none
+            raise ValueError(f"{type(distribution).__name__} has no inverse CDF") from error
+        self.kind = type(distribution)
+        self.names = tuple(distribution_arguments(distribution))
+        for name, value in distribution_arguments(distribution).items():
+            self.register_buffer(name, torch.as_tensor(value).detach().clone())
+        if distribution.batch_shape:
+            self.event_shape = self.latent_shape = tuple(distribution.batch_shape[-1:])
+        self.codomain = constraints.independent(distribution.support, 1)
+
+    @property
+    def distribution(self) -> Distribution:
+        """The distribution, made of the present buffers."""
+        return self.kind(**{name: getattr(self, name) for name in self.names}, validate_args=False)
+
+    def _check(self, value):
+        self.check(value, self.event_shape, 1, getattr(self, self.names[0]).dtype)
+
+    def forward(self, z, context=None):
+        self._check(z)
+        distribution, limits = self.distribution, torch.finfo(z.dtype)
+        outside = (z < 0) | (z > 1)
+        # A uniform draw can be 0 exactly, whose quantile may be infinite: stay inside by the least step.
+        x = distribution.icdf(z.masked_fill(outside, 0.5).clamp(limits.tiny, 1 - limits.eps / 2))
+        return x, (-distribution.log_prob(x)).masked_fill(outside, -torch.inf).sum(-1)
+
+    def inverse(self, x, context=None):
+        self._check(x)
+        distribution = self.distribution
+        outside = ~distribution.support.check(x) & ~x.isnan()
+        x = torch.where(outside, distribution.icdf(torch.full_like(x, 0.5)), x)
+        return distribution.cdf(x), distribution.log_prob(x).masked_fill(outside, -torch.inf).sum(-1)
+
+
+class Linear(Bijection):
+    r"""$x = A z$ with $\log|\det A|$. Cost: O(D^2) a row forward, one O(D^3) factorisation a call for the log-det and the
+    inverse. Computed in the matrix's own precision whatever autocast says.
+
+    Args:
+        matrix: A, (D, D), a buffer.
+
+    Raises:
+        ValueError: A matrix that is not square, or singular to working precision.
+
+    Example:
+        >>> from flowlib import Linear
+        >>> Linear(torch.tensor([[2.0, 1.0], [0.0, 3.0]]))(torch.tensor([1.0, 1.0]))  # ln 6
+        (tensor([3., 3.]), tensor(1.7918))
+    """
+
+    def __init__(self, matrix: Tensor):
+        super().__init__()
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+            raise ValueError(f"Linear expected a square matrix, got shape {tuple(matrix.shape)}")
+        if not bool(torch.linalg.matrix_rank(matrix) == len(matrix)):
+            raise ValueError("Linear expected an invertible matrix, this one is singular to working precision")
+        self.event_shape = self.latent_shape = (len(matrix),)
+        self.register_buffer("matrix", matrix.detach().clone())
+
+    def _log_det(self, like):
+        return torch.linalg.slogdet(self.matrix)[1].expand(like.shape[:-1])
+
+    def forward(self, z, context=None):
+        self.check(z, self.latent_shape, 1, self.matrix.dtype)
+        with torch.autocast(z.device.type, enabled=False):
+            return z @ self.matrix.T, self._log_det(z)
+
+    def inverse(self, x, context=None):
+        self.check(x, self.event_shape, 1, self.matrix.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            rows = x.reshape(-1, x.shape[-1])
+            return torch.linalg.solve(self.matrix, rows.T).T.reshape(x.shape), -self._log_det(x)
+
+
+class Permutation(Bijection):
+    r"""$x_i = z_{\pi(i)}$: a reordering, $\log|\det| = 0$. Cost: O(D) both ways.
+
+    Args:
+        order: The permutation as D integers, or D itself for a random one (from torch's generator, kept as a buffer).
+
+    Raises:
+        ValueError: Integers that are not a permutation of 0..D-1.
+
+    Example:
+        >>> from flowlib import Permutation
+        >>> Permutation([2, 0, 1])(torch.tensor([10.0, 11.0, 12.0]))[0]
+        tensor([12., 10., 11.])
+    """
+
+    def __init__(self, order: int | list[int] | Tensor):
+        super().__init__()
+        order = torch.randperm(order) if isinstance(order, int) else torch.as_tensor(order)
+        if order.ndim != 1 or not torch.equal(order.sort().values, torch.arange(len(order), device=order.device)):
+            raise ValueError(f"Permutation expected each of 0..D-1 once, got {order.tolist()}")
+        self.event_shape = self.latent_shape = (len(order),)
+        self.register_buffer("order", order.clone())
+        self.register_buffer("inverse_order", order.argsort())
+
+    def forward(self, z, context=None):
+        self.check(z, self.latent_shape)
+        return z[..., self.order], z.new_zeros(z.shape[:-1])
+
+    def inverse(self, x, context=None):
+        self.check(x, self.event_shape)
+        return x[..., self.inverse_order], x.new_zeros(x.shape[:-1])
+
+
+class Rotation(Bijection):
+    r"""$x = Q z$ with a trainable rotation $Q = \exp(S - S^\top)$, $\det Q = 1$: $\log|\det| = 0$, inverse $Q^\top$.
+
+    The matrix exponential keeps Q orthogonal whatever an optimiser does to S, and reaches every rotation. Cost: O(D^2) a row
+    and one O(D^3) exponential a call, both ways; outside autocast, which would spoil the orthogonality.
+
+    Args:
+        dim: D. S starts at random.
+
+    Example:
+        >>> from flowlib import Rotation
+        >>> q = Rotation(3).matrix(); torch.allclose(q @ q.T, torch.eye(3), atol=1e-5)
+        True
+    """
+
+    def __init__(self, dim: int):
+        super().__init__()
+        if dim < 1:
+            raise ValueError(f"dim must be positive, got {dim}")
+        self.dim = dim
+        self.event_shape = self.latent_shape = (dim,)
+        self.register_buffer("rows_columns", torch.triu_indices(dim, dim, offset=1))
+        self.upper = nn.Parameter(torch.randn(dim * (dim - 1) // 2))  # the entries of S above the diagonal
+
+    def matrix(self) -> Tensor:
+        """Q, (D, D)."""
+        s = self.upper.new_zeros(self.dim, self.dim).index_put((self.rows_columns[0], self.rows_columns[1]), self.upper)
+        return torch.linalg.matrix_exp(s - s.T)
+
+    def forward(self, z, context=None):
+        self.check(z, self.latent_shape, 1, self.upper.dtype)
+        with torch.autocast(z.device.type, enabled=False):
+            return z @ self.matrix().T, z.new_zeros(z.shape[:-1])
+
+    def inverse(self, x, context=None):
+        self.check(x, self.event_shape, 1, self.upper.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            return x @ self.matrix(), x.new_zeros(x.shape[:-1])
