@@ -13,14 +13,11 @@ import sys
 from pathlib import Path
 
 import griffe
+from setup_cell import address
 
-OPTIONS = {"returns_named_value": False, "returns_multiple_items": False}
+OPTIONS = {"returns_named_value": False, "returns_multiple_items": False, "warn_unknown_params": False, "warn_missing_types": False}
 PRIVATE = {"__version__"}
-
-
-def repository():
-    """The public address, from the one place that holds it."""
-    return re.search(r"^  url: (\S+)$", Path("_config.yml").read_text(), flags=re.MULTILINE)[1]
+ARXIV = re.compile(r"\barXiv:(\d{4}\.\d{5}|\d{4}\.\d{4})\b")
 
 
 def target(item):
@@ -83,13 +80,29 @@ def body(item):
             out.append(f"**{section.title}**\n\n" + (code(text) if text.lstrip().startswith(">>>") else text))
         else:
             out.append(f"**{section.title or kind.capitalize()}**\n\n" + "\n".join(entry(part) for part in value))
-    return "\n\n".join(part for part in out if part)
+    return ARXIV.sub(r"[arXiv:\1](https://arxiv.org/abs/\1)", "\n\n".join(part for part in out if part))
+
+
+def lineage(item):
+    """The class and its private ancestors: what those define belongs to the class as a reader sees it."""
+    return [item] + [parent for parent in item.mro() if parent.name.startswith("_")]
 
 
 def shown_members(item):
-    """The documented public members that a class defines itself, in the order of the source."""
-    return [member for name, member in item.members.items()
-            if not member.is_alias and not name.startswith("_") and member.docstring]
+    """The documented public members of a class, in the order of the source; inherited ones stand at the ancestor."""
+    found = {}
+    for part in lineage(item):
+        for name, member in part.members.items():
+            if not member.is_alias and not name.startswith("_") and member.docstring:
+                found.setdefault(name, member)
+    return found
+
+
+def extends(item):
+    """The public ancestors next to a class, as text."""
+    bases = [str(base) for part in lineage(item) for base in part.bases]
+    names = [f"`{base}`" for base in bases if not base.split(".")[-1].startswith("_")]
+    return [f"Extends {', '.join(names)}.", ""] if names else []
 
 
 def directive(item, name, fence, own=""):
@@ -99,21 +112,21 @@ def directive(item, name, fence, own=""):
     if item.is_attribute:
         kind = "property" if "property" in item.labels else "attribute" if item.parent.is_class else "data"
     parts = [f"{fence}{{py:{kind}}} {name}{args}", ""]
-    if item.is_class and item.bases:
-        parts += ["Extends " + ", ".join(f"`{base}`" for base in item.bases) + ".", ""]
-    parts += [body(item), own]
     if item.is_class:
-        parts += [directive(member, f"{name}.{member.name}", fence[:-1]) for member in shown_members(item)]
+        parts += extends(item)
+    parts += [body(item), "", own, ""]
+    if item.is_class:
+        parts += [directive(member, f"{name}.{inner}", fence[:-1]) for inner, member in shown_members(item).items()]
     return "\n".join(parts + [fence, ""])
 
 
-def page_text(page, package, address):
+def page_text(page, package, url):
     """One reference page."""
     parts = [f"# {page['title']}\n\n{page['lead']}\n\n```{{py:currentmodule}} {package.name}\n```\n"]
     for name in page["names"]:
         item = target(package[name])
         source = item.relative_package_filepath.as_posix()
-        link = f"[Source]({address}/blob/main/{source}#L{item.lineno})"
+        link = f"[Source]({url}/blob/main/{source}#L{item.lineno})"
         parts += [f"## {name}\n", directive(item, name, "::::::", link)]
     return "\n".join(parts)
 
@@ -134,7 +147,7 @@ def main(package_name, folder):
     if found:
         sys.exit("reference pages (book/reference/pages.json):\n  " + "\n  ".join(found))
     for page in pages:
-        Path(folder, page["file"]).write_text(page_text(page, package, repository()))
+        Path(folder, page["file"]).write_text(page_text(page, package, address()))
 
 
 if __name__ == "__main__":
