@@ -25,7 +25,7 @@ open: book  ## build the site and open it in the browser
 test: .venv/installed  ## everything that is checked: package, lessons, site
 	$(call build,.venv)
 	.venv/bin/python -m pytest tests flowlib lessons -n 2 --dist loadfile -q -rs --timeout 600 --durations 10 \
-	  --doctest-modules --nbval --nbval-current-env --nbval-cell-timeout 120 --nbval-sanitize-with lessons/sanitize.cfg
+	  --doctest-modules --nbval --nbval-current-env --nbval-cell-timeout 120
 
 lessons: .venv/installed  ## run every lesson again, in place; what still holds stays as it is
 	.venv/bin/python book/tools/normalise.py $(LESSONS)

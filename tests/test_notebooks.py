@@ -1,0 +1,143 @@
+"""The tools behind the lessons: which figures count as equal, what nbval catches, and that a second run changes nothing."""
+import base64
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "book" / "tools"))
+
+from notebook_images import difference, match_pngs, shrink  # noqa: E402
+
+
+def curve(shift=0.0, width=1.5, colour="C0", title="density", right=4.0):
+    """A figure as the base64 text that a notebook stores."""
+    x = np.linspace(-4, 4, 300)
+    figure, axes = plt.subplots(figsize=(4, 3), dpi=100)
+    axes.plot(x, np.exp(-(x - shift) ** 2 / 2), color=colour, lw=width)
+    axes.set(title=title, xlim=(-4, right))
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    plt.close(figure)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def test_small_noise_is_equal():
+    assert difference(curve(), curve(shift=1e-3)) is None
+    assert difference(curve(), curve(width=1.6)) is None
+
+
+@pytest.mark.parametrize("change", [{"shift": 0.1}, {"colour": "C3"}, {"title": "densitx"}, {"right": 4.4}])
+def test_a_change_that_a_reader_sees_differs(change):
+    assert "worst block" in difference(curve(), curve(**change))
+
+
+def test_another_size_and_a_broken_picture_differ():
+    small = base64.b64decode(shrink(curve()))
+    assert "size" in difference(curve(), base64.b64encode(_png(np.zeros((8, 8)))).decode())
+    assert "not a readable PNG" in difference(curve(), base64.b64encode(small[:99]).decode())
+
+
+def _png(array):
+    buffer = io.BytesIO()
+    plt.imsave(buffer, array, format="png")
+    return buffer.getvalue()
+
+
+def test_shrink_is_smaller_and_looks_the_same():
+    assert len(shrink(curve())) < 0.5 * len(curve())
+    assert difference(curve(), shrink(curve())) is None
+
+
+def test_frames_in_html_are_compared_one_by_one():
+    old = f'["{curve()}", "{curve(shift=1)}"] scale'
+    assert match_pngs(old, f'["{curve(shift=1e-3)}", "{curve(shift=1)}"] scale')[:2] == ('["<png 1>", "<png 2>"] scale',) * 2
+    left, right, notes = match_pngs(old, f'["{curve()}", "{curve(shift=2)}"] scale')
+    assert left != right and notes[0].startswith("picture 2 of 2")
+    left, right, notes = match_pngs(old, f'["{curve()}"] scale')
+    assert left != right and notes == ["2 pictures stored, 1 now"]
+
+
+SOURCE = """\
+import matplotlib.pyplot as plt
+plt.figure(figsize=(4, 3)); plt.plot([0, 1], [0, SLOPE])
+plt.show()
+print("slope", SLOPE)"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder like the repository with one lesson that was run and normalised."""
+    root = tmp_path_factory.mktemp("repository")
+    (root / "lessons").mkdir()
+    shutil.copy(ROOT / "lessons" / "conftest.py", root / "lessons")
+    shutil.copytree(ROOT / "book" / "tools", root / "book" / "tools", ignore=shutil.ignore_patterns("__pycache__"))
+    cells = [{"id": "02-00", "cell_type": "code", "execution_count": None, "metadata": {}, "outputs": [], "source": source}
+             for source in ("SLOPE = 1", SOURCE)]
+    notebook = {"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    notebook["cells"][1]["id"] = "02-01"
+    (root / "lessons" / "02_x.ipynb").write_text(json.dumps(notebook))
+    assert run(root, "book/tools/normalise.py", "lessons/02_x.ipynb").returncode == 0
+    return root
+
+
+def run(root, *command):
+    return subprocess.run([sys.executable, *command], cwd=root, capture_output=True, text=True)
+
+
+def nbval(root):
+    return run(root, "-m", "pytest", "lessons", "-q", "--nbval", "--nbval-current-env", "-p", "no:cacheprovider")
+
+
+def changed(folder, tmp_path, change):
+    """A copy of the folder in which the stored notebook was changed."""
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    path = copy / "lessons" / "02_x.ipynb"
+    notebook = json.loads(path.read_text())
+    change(notebook["cells"])
+    path.write_text(json.dumps(notebook, indent=1) + "\n")
+    return copy
+
+
+def test_second_run_changes_no_byte(folder):
+    before = (folder / "lessons" / "02_x.ipynb").read_bytes()
+    assert "unchanged" in run(folder, "book/tools/normalise.py", "lessons/02_x.ipynb").stdout
+    assert (folder / "lessons" / "02_x.ipynb").read_bytes() == before
+
+
+def test_stored_outputs_pass(folder):
+    assert nbval(folder).returncode == 0
+
+
+def stale_figure(cells):
+    cells[1]["outputs"][0]["data"]["image/png"] = curve()
+
+
+def stale_text(cells):
+    cells[1]["outputs"][-1]["text"] = ["slope 2\n"]
+
+
+def never_run(cells):
+    cells[1].update(execution_count=None, outputs=[])
+
+
+@pytest.mark.parametrize("change, message", [
+    (stale_figure, "image/png output 1 of the cell"), (stale_text, "slope 2"), (never_run, "was never run")])
+def test_what_is_stale_fails(folder, tmp_path, change, message):
+    done = nbval(changed(folder, tmp_path, change))
+    assert done.returncode == 1 and message in done.stdout
+
+
+def test_a_failing_cell_leaves_the_file(folder, tmp_path):
+    copy = changed(folder, tmp_path, lambda cells: cells[0].update(source="SLOPE = 1 / 0"))
+    before = (copy / "lessons" / "02_x.ipynb").read_bytes()
+    done = run(copy, "book/tools/normalise.py", "lessons/02_x.ipynb")
+    assert done.returncode == 2 and "ZeroDivisionError" in done.stdout
+    assert (copy / "lessons" / "02_x.ipynb").read_bytes() == before
