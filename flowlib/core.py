@@ -102,6 +102,16 @@ def _same_shape(a, b) -> bool:
     return a is None or b is None or tuple(a) == tuple(b)
 
 
+def _outer_shape(parts, side):
+    """The shape at one end of a chain, listed from that end: a part that takes any shape passes its neighbour's on."""
+    for part in parts:
+        if getattr(part, side) is not None:
+            return getattr(part, side)
+        if part.latent_ndim != part.event_ndim:
+            return None
+    return None
+
+
 class Compose(Bijection):
     r"""The composition $x = f_K(\dots f_1(z))$: left to right in the generative direction.
 
@@ -135,11 +145,8 @@ class Compose(Bijection):
         self.context_dim = widths.pop() if widths else None
         first, last = bijections[0], bijections[-1]
         self.latent_ndim, self.event_ndim = first.latent_ndim, last.event_ndim
-        # A part that takes any shape passes its neighbour's on, as long as it keeps the number of axes.
-        keeps = all(b.latent_ndim == b.event_ndim and _same_shape(b.latent_shape, b.event_shape) for b in bijections)
-        known = next((b.latent_shape for b in bijections if b.latent_shape is not None), None) if keeps else None
-        self.latent_shape = first.latent_shape or known
-        self.event_shape = last.event_shape or known
+        self.latent_shape = _outer_shape(bijections, "latent_shape")
+        self.event_shape = _outer_shape(bijections[::-1], "event_shape")
         self.domain, self.codomain = first.domain, last.codomain
         self.likelihood = max((b.likelihood for b in bijections), key=LIKELIHOODS.index)
 
