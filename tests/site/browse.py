@@ -1,0 +1,121 @@
+"""Open a page of the built site in Chromium, with every other host unreachable, and list what is wrong with it."""
+import contextlib
+import functools
+import http.server
+import shutil
+import threading
+from pathlib import Path
+
+import axe_playwright_python
+from playwright.sync_api import sync_playwright
+
+AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
+STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"]
+PHONE = {"width": 400, "height": 800}
+DESK = {"width": 1300, "height": 900}
+
+# What a figure says to someone who does not see it: the text alternatives and the printed values around a slider.
+SPOKEN = """slider => {
+  const figure = slider.closest('.cell_output, figure') || slider.parentElement;
+  const said = [...figure.querySelectorAll('[alt], [aria-label], [aria-valuetext], output, title, desc')].map(
+    e => [e.getAttribute('alt'), e.getAttribute('aria-label'), e.getAttribute('aria-valuetext'), e.tagName == 'INPUT' ? '' : e.textContent]);
+  return JSON.stringify(said);
+}"""
+
+
+def chromium():
+    """Path of a Chromium on this machine, or None."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@contextlib.contextmanager
+def browser():
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        yield opened
+        opened.close()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args):
+        pass
+
+
+@contextlib.contextmanager
+def served(folder):
+    """The address at which a folder is served."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+
+
+def watch(page, base):
+    """A list that fills with requests to others, failed requests and errors while the page is used."""
+    faults = []
+
+    def request(sent):
+        if not sent.url.startswith((base, "data:", "blob:", "about:")):
+            faults.append(f"third-party request: {sent.url}")
+
+    page.on("request", request)
+    page.on("requestfailed", lambda sent: faults.append(f"failed request: {sent.url}"))
+    page.on("response", lambda got: got.status >= 400 and faults.append(f"failed request: {got.status} {got.url}"))
+    page.on("console", lambda line: line.type == "error" and faults.append(f"console: {line.text}"))
+    page.on("pageerror", lambda error: faults.append(f"script error: {error}"))
+    return faults
+
+
+def axe(page, where):
+    """Violations that axe-core finds, as text."""
+    found = page.evaluate("async tags => (await axe.run(document, {runOnly: tags, resultTypes: ['violations'], preload: false})).violations", STANDARDS)
+    return [f"axe, {where}: {rule['id']} at {rule['nodes'][0]['html'][:160]}" for rule in found]
+
+
+def keyboard(page):
+    """Every slider must move by an arrow key, and the figure must say something else afterwards."""
+    faults = []
+    for slider in page.locator("input[type=range]").all():
+        slider.scroll_into_view_if_needed()
+        slider.focus()
+        value, said = slider.input_value(), slider.evaluate(SPOKEN)
+        key = "ArrowLeft" if value == slider.get_attribute("max") else "ArrowRight"
+        slider.press(key)
+        name = slider.get_attribute("id") or "slider"
+        if slider.input_value() == value:
+            faults.append(f"{name}: {key} does not change the value")
+        elif slider.evaluate(SPOKEN) == said:
+            faults.append(f"{name}: {key} changes no text alternative")
+    return faults
+
+
+def faults_of(opened, base, path):
+    """All that is wrong with one page: light, dark and on a phone."""
+    page = opened.new_page(viewport=DESK, color_scheme="light")
+    faults = watch(page, base)
+    page.goto(base + path, wait_until="load")
+    page.evaluate("async () => { if (window.MathJax) await MathJax.startup.promise; }")
+    page.wait_for_timeout(600)  # the page's own late repairs (a11y.js) come 500 ms after load
+    formulas = page.evaluate("[...document.querySelectorAll('.math')].filter(e => !e.querySelector('mjx-container')).length")
+    if formulas:
+        faults.append(f"{formulas} formulas are not drawn")
+    page.add_style_tag(content="* { transition: none !important; }")  # else colours are measured half-way
+    page.evaluate(AXE)
+    faults += axe(page, "light")
+    faults += keyboard(page)
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_timeout(100)
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/[\\d.]+/g).map(Number)")
+    if len(background) == 4 or sum(background) > 200:  # transparent, or nearer to white than to black
+        faults.append("the page does not turn dark")
+    faults += axe(page, "dark")
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size(PHONE)
+    page.wait_for_timeout(100)
+    width = page.evaluate("document.documentElement.scrollWidth")
+    if width > PHONE["width"]:
+        faults.append(f"scrolls sideways on a phone: {width} px wide")
+    faults += axe(page, "phone")
+    page.close()
+    return faults
