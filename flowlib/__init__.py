@@ -1,5 +1,5 @@
 """flowlib: every normalizing flow of the book, small enough to read. A model is `Flow(base, bijection)`."""
-from . import checks, numerics
+from . import checks, data, numerics
 from .bases import GaussianMixture, StandardLogistic, StandardNormal, Uniform
 from .core import Bijection, Compose, Flow, Inverse, InversionError, load, save
 from .coupling.coupling import Coupling

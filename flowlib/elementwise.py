@@ -181,17 +181,19 @@ class Elementwise(Bijection):
             self.shift = nn.Linear(context_dim, dim * elementwise.n_params, bias=False)
             nn.init.zeros_(self.shift.weight)
 
-    def _params(self, value, context):
+    def _broadcast(self, value, context):
         self.check(value, self.event_shape, 1, self.params.dtype)
         context = self.check_context(context, value.shape[:-1], self.params.dtype)
-        if context is None:
-            return self.params.expand(*value.shape, -1)
-        return self.params + self.shift(context).unflatten(-1, self.params.shape).to(value.dtype)
+        params = self.params
+        if context is not None:
+            params = params + self.shift(context).unflatten(-1, params.shape).to(value.dtype)
+        shape = torch.broadcast_shapes(value.shape, params.shape[:-1])
+        return value.expand(shape), params.expand(*shape, -1)
 
     def forward(self, z, context=None):
-        x, log_slope = self.elementwise.forward(z, self._params(z, context))
+        x, log_slope = self.elementwise.forward(*self._broadcast(z, context))
         return x, log_slope.sum(-1)
 
     def inverse(self, x, context=None):
-        z, log_slope = self.elementwise.inverse(x, self._params(x, context))
+        z, log_slope = self.elementwise.inverse(*self._broadcast(x, context))
         return z, log_slope.sum(-1)

@@ -56,7 +56,7 @@ class Coupling(Bijection):
         kept, moved = (last, first) if self.swap else (first, last)
         # (..., moved, n_params); under autocast the network is bfloat16, the map and its log-det are not
         params = self.net(kept, context).unflatten(-1, (moved.shape[-1], self.elementwise.n_params)).to(value.dtype)
-        moved, log_slope = g(moved, params)
+        moved, log_slope = g(moved.expand(params.shape[:-1]), params)
         kept = kept.expand(*moved.shape[:-1], -1)
         return torch.cat([moved, kept] if self.swap else [kept, moved], -1), log_slope.sum(-1)
 

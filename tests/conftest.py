@@ -1,0 +1,10 @@
+"""Every test starts from the same seed and leaves the default dtype as it was."""
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(torch.float32)

@@ -1,0 +1,139 @@
+"""One registry of every bijection and model. The laws (laws.py) run over all of it; what a law cannot ask of an entry is
+recorded here with its reason."""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+import flowlib as fl
+
+DIMS = (1, 2, 3, 8)
+
+
+@dataclass(frozen=True)
+class Entry:
+    name: str
+    make: Callable  # make(dim, context_dim) -> Bijection, after torch.manual_seed
+    dims: tuple[int, ...] = DIMS
+    context: bool = False  # whether make takes a context_dim
+    latents: str = "normal"  # where z lives: "normal" (all of R^D) or "uniform" (the unit cube)
+    volume_preserving: bool = False
+    layers: int = 1  # how many layers one object stacks
+    spread: float = 1.0  # standard deviation of the base in the integral
+    grid: int = 401  # points an axis in the integral: more for densities with sharp ridges
+    exempt: dict[str, str] = field(default_factory=dict)  # law -> why it cannot apply
+
+    def bijection(self, dim, context_dim=None, dtype=torch.float64, scale=2.0):
+        """The entry's map with parameters drawn at random: no zero-initialised layer hides an error."""
+        torch.manual_seed(dim)
+        made = self.make(dim, context_dim).to(dtype)
+        randomise(made, scale)
+        return made
+
+    def z(self, bijection, dim, n=16):
+        shape = bijection.latent_shape or (dim,)
+        dtype = dtype_of(bijection)
+        return torch.rand(n, *shape, dtype=dtype) if self.latents == "uniform" else torch.randn(n, *shape, dtype=dtype)
+
+    def flow(self, dim, context_dim=None, dtype=torch.float64):
+        bijection = self.bijection(dim, context_dim, dtype, scale=1.0)
+        if self.latents == "uniform":
+            return fl.Flow(fl.Uniform(torch.zeros(dim), torch.ones(dim)).to(dtype), bijection)
+        return fl.Flow(fl.StandardNormal(dim).to(dtype), fl.Compose(fl.AffineMap(self.spread, 0.0), bijection))
+
+
+def dtype_of(module):
+    """The dtype of the parameters or buffers; float64 for a map that has none."""
+    return next((t.dtype for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), torch.float64)
+
+
+def randomise(module, scale=1.0):
+    """Redraw all parameters, those too that start at zero, from the law that torch's own layers start from, times `scale`."""
+    with torch.no_grad():
+        for p in module.parameters():
+            fan_in = p.shape[-1] if p.ndim == 2 else 4
+            p.uniform_(-1, 1).mul_(scale * fan_in**-0.5)
+        for m in module.modules():
+            if hasattr(m, "initialized"):
+                m.initialized.fill_(True)
+
+
+def chain(*makers):
+    return lambda dim, context_dim: fl.Compose(*(make(dim, context_dim) for make in makers))
+
+
+def coupling(elementwise, swap=False):
+    return lambda dim, c: fl.Coupling(dim, elementwise, hidden=(16,), swap=swap, context_dim=c)
+
+
+def model(cls, **options):
+    return lambda dim, c: cls(dim, hidden=(16, 16), context_dim=c, **options).bijection
+
+
+OVERFLOWS = {"deep": "a tower of exponentials overflows by its nature"}
+BOUNDED = {"deep": "its domain is the unit cube, so it cannot follow itself"}
+MANY = (2, 3, 8)
+
+ENTRIES = [
+    Entry("AffineMap numbers", lambda d, c: fl.AffineMap(-1.7, 0.3)),
+    Entry("AffineMap tensors", lambda d, c: fl.AffineMap(torch.linspace(-2, -0.7, d), torch.ones(d)),
+          exempt={"deep": "a fixed scale to the power 32 overflows float32 by its nature"}),
+    Entry("Exp", lambda d, c: fl.Exp(), spread=0.5, exempt=OVERFLOWS),
+    Entry("Logit", lambda d, c: fl.Logit(), latents="uniform", exempt=BOUNDED),
+    Entry("Logit alpha", lambda d, c: fl.Logit(alpha=0.05), latents="uniform", exempt=BOUNDED | {
+        "integral": "x of the uniform base stop at logit(0.05): a density with a jump, see test_maps"}),
+    Entry("InverseCDF normal", lambda d, c: fl.InverseCDF(torch.distributions.Normal(torch.full((d,), 0.5), torch.ones(d) * 2)),
+          latents="uniform", exempt=BOUNDED),
+    Entry("InverseCDF exponential", lambda d, c: fl.InverseCDF(torch.distributions.Exponential(torch.full((d,), 1.5))),
+          latents="uniform", exempt=BOUNDED | {"integral": "a density with a jump at 0, see test_maps"}),
+    Entry("Linear", lambda d, c: fl.Linear(torch.randn(d, d, dtype=torch.float64) + 2 * torch.eye(d)),
+          exempt={"deep": "a matrix to the power 32 overflows float32 by its nature"}),
+    Entry("Permutation", lambda d, c: fl.Permutation(d), volume_preserving=True),
+    Entry("Rotation", lambda d, c: fl.Rotation(d), volume_preserving=True),
+    Entry("Elementwise affine", lambda d, c: fl.Elementwise(d, fl.Affine(), context_dim=c), context=True),
+    Entry("Elementwise spline", lambda d, c: fl.Elementwise(d, fl.RationalQuadraticSpline(box=3.0), context_dim=c), context=True,
+          grid=1201),
+    Entry("Planar", lambda d, c: fl.Planar(d, context_dim=c), context=True),
+    Entry("Coupling additive", coupling(fl.Additive()), context=True, volume_preserving=True),
+    Entry("Coupling affine", coupling(fl.Affine()), context=True),
+    Entry("Coupling affine swapped", coupling(fl.Affine(), swap=True), context=True),
+    Entry("Coupling spline", coupling(fl.RationalQuadraticSpline(bins=5, box=4.0)), context=True),
+    Entry("DiagonalScale", lambda d, c: fl.DiagonalScale(d)),
+    Entry("Compose", chain(lambda d, c: fl.Linear(torch.eye(d) * 1.1), lambda d, c: fl.Planar(d, context_dim=c),
+                           lambda d, c: fl.Coupling(d, fl.Affine(), hidden=(8,), context_dim=c)), context=True),
+    Entry("Inverse", lambda d, c: fl.Inverse(fl.Planar(d, context_dim=c)), context=True),
+    Entry("NICE", model(fl.NICE), context=True, layers=4),
+    Entry("RealNVP", model(fl.RealNVP, layers=4), context=True, layers=4),
+    Entry("NSF", model(fl.NSF, layers=2), context=True, layers=2),
+]
+
+
+def cases(law: str, dims=DIMS):
+    """All (entry, dim, context width) of the registry that a law applies to, as pytest parameters."""
+    import pytest
+
+    found = []
+    for entry in ENTRIES:
+        if law in entry.exempt:
+            continue
+        for dim in dims:
+            for width in (None, 3) if entry.context else (None,):
+                if dim in entry.dims and (dim > 1 or width or not needs_context_in_one_dimension(entry)):
+                    found.append(pytest.param(entry, dim, width, id=f"{entry.name}-{dim}" + ("-context" if width else "")))
+    return found
+
+
+def needs_context_in_one_dimension(entry):
+    """A coupling of one coordinate has nothing but a context to read from."""
+    try:
+        entry.make(1, None)
+    except ValueError:
+        return True
+    return False
+
+
+def parameters(module: nn.Module):
+    return [p for p in module.parameters() if p.numel()]
