@@ -53,21 +53,19 @@ def code(text):
     return f"```python\n{text}\n```"
 
 
-def entry(item):
-    """One line of Args, Returns, Raises or Attributes."""
+def entry(item, section, declared):
+    """One line of Args, Returns, Raises or Attributes. griffe takes what stands before a colon for a type, and the
+    declared type of the return where there is no colon; the reader sees the sentence as it was written."""
     text = inspect.cleandoc(item.description).replace("\n", "\n  ")
-    name = getattr(item, "name", "")
-    if name:
-        return f"- `{name}`: {text}"
-    if isinstance(item.annotation, str) and item.annotation:  # written in the docstring before a colon
-        kind = item.annotation
-        return f"- `{kind}`: {text}" if kind.isidentifier() else f"- {kind}: {text}"
-    return f"- {text}"
+    name, kind = getattr(item, "name", ""), str(getattr(item, "annotation", None) or "")
+    if name or section == "raises":
+        return f"- `{name or kind}`: {text}"
+    return f"- {kind}: {text}" if kind and kind != declared else f"- {text}"
 
 
 def body(item):
     """The docstring as Markdown."""
-    out = []
+    out, declared = [], str(getattr(item, "returns", "") or "")
     for section in item.docstring.parse("google", **OPTIONS) if item.docstring else []:
         kind, value = section.kind.value, section.value
         if kind == "text":
@@ -79,7 +77,7 @@ def body(item):
             text = value.description
             out.append(f"**{section.title}**\n\n" + (code(text) if text.lstrip().startswith(">>>") else text))
         else:
-            out.append(f"**{section.title or kind.capitalize()}**\n\n" + "\n".join(entry(part) for part in value))
+            out.append(f"**{section.title or kind.capitalize()}**\n\n" + "\n".join(entry(part, kind, declared) for part in value))
     return ARXIV.sub(r"[arXiv:\1](https://arxiv.org/abs/\1)", "\n\n".join(part for part in out if part))
 
 
