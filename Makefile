@@ -8,7 +8,7 @@ export OMP_NUM_THREADS ?= 1
 
 # An environment is good when its last step wrote `installed`. It is made anew when that step is missing, when its
 # interpreter is gone, or when the folder was moved (scripts hold the full path); new requirements are added in place.
-ENVIRONMENTS := .venv .venv-book .venv-bench
+ENVIRONMENTS := .venv .venv-book .venv-bench .venv-colab
 $(foreach env,$(ENVIRONMENTS),$(shell [ "$$(cat $(env)/installed 2>/dev/null)" = "$(CURDIR)" ] \
   && $(env)/bin/python -c '' 2>/dev/null || rm -f $(env)/installed))
 
@@ -39,8 +39,9 @@ results-page: .venv/installed  ## write the results page from book/results/*.jso
 bench: .venv-bench/installed  ## time flowlib against zuko, nflows and normflows
 	.venv-bench/bin/python tests/benchmarks/run.py
 
-colab: .venv/installed  ## package and lessons with Colab's versions, in an environment of its own
-	.venv/bin/python -m pytest tests/test_colab.py -q -rs --run-colab
+colab: .venv-colab/installed  ## run the package and the lessons with the versions that Colab has
+	.venv-colab/bin/python -m pytest tests/test_laws.py flowlib lessons -n 2 --dist loadfile -q --timeout 600 -p no:cacheprovider \
+	  --doctest-modules --nbval-lax --nbval-current-env --nbval-cell-timeout 120
 
 repository:  ## URL=https://github.com/you/yours: the public address, wherever it stands
 	$(PYTHON) book/tools/setup_cell.py repository $(URL)
@@ -61,9 +62,16 @@ endef
 .venv/installed: requirements.txt
 .venv-book/installed: requirements-book.txt
 .venv-bench/installed: requirements-bench.txt
-$(ENVIRONMENTS:=/installed): constraints.txt
+$(filter-out .venv-colab/%,$(ENVIRONMENTS:=/installed)): constraints.txt
 	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 or newer is needed (make PYTHON=/path/to/python)"; exit 1; }
 	[ -e $@ ] || $(PYTHON) -m venv --clear $(@D)
 	@rm -f $@
 	$(@D)/bin/python -m pip install -q --disable-pip-version-check $(addprefix -r ,$(filter requirements%,$^)) -c constraints.txt
+	@echo "$(CURDIR)" > $@
+
+# Colab's versions over those of .venv, from which torch comes: Colab's own build needs a GPU's libraries.
+.venv-colab/installed: tests/colab-2026-08.txt .venv/installed
+	.venv/bin/python -m venv --clear $(@D)
+	.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$(echo $(@D)/lib/python3*/site-packages)/rest.pth
+	grep -v '^torch==' $< | $(@D)/bin/python -m pip install -q --disable-pip-version-check --ignore-installed -r /dev/stdin
 	@echo "$(CURDIR)" > $@
