@@ -1,0 +1,63 @@
+"""Where a run's randomness comes from: random numbers and the order of the data are functions of the seed and the step."""
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data import Data
+from .config import Config
+
+START, ORDER, STEP, VALIDATION, REPORT = range(5)  # streams of random numbers
+
+
+def derive(*numbers: int) -> int:
+    """A seed made of several numbers, far from those of their neighbours."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
+
+
+def seed_all(seed: int, stream: int, step: int = 0, rank: int = 0) -> None:
+    """Put torch's generators where this step of this process finds them, whatever ran before."""
+    torch.manual_seed(derive(seed, stream, step, rank))
+
+
+def as_tensors(given, what: str) -> tuple[Tensor, ...] | None:
+    """Samples, (samples, context) or a `Data` as a tuple of tensors of equal length; ValueError where they hold NaN."""
+    if given is None:
+        return None
+    given = (given.x,) if isinstance(given, Data) else given if isinstance(given, (tuple, list)) else (given,)
+    tensors = tuple(torch.as_tensor(t) for t in given)
+    if len({len(t) for t in tensors}) > 1 or not len(tensors[0]):
+        raise ValueError(f"the {what} data need rows, and equally many in each part, got {[len(t) for t in tensors]}")
+    for tensor in tensors:
+        bad = (~tensor.isfinite()).flatten(1).any(1) if tensor.ndim > 1 else ~tensor.isfinite()
+        if bad.any():
+            raise ValueError(f"the {what} data hold NaN or infinity in {int(bad.sum()):,} of {len(bad):,} rows, the first "
+                             f"is row {int(bad.nonzero()[0])}")
+    return tensors
+
+
+class Batches:
+    """`batches(step)`: this process's rows of the joint batch, on the device. One random order after the other makes an
+    endless stream, of which step k takes the rows from k * batch_size on; of those, each process every `world`-th."""
+
+    def __init__(self, tensors: tuple[Tensor, ...] | None, config: Config, rank: int, world: int, device: torch.device):
+        if config.batch_size % world:
+            raise ValueError(f"a batch_size of {config.batch_size} cannot be shared equally by {world} processes")
+        self.tensors = tensors and tuple(t.to(device) for t in tensors)
+        self.size, self.seed, self.rank, self.world, self.device = config.batch_size, config.seed, rank, world, device
+        self.order = functools.lru_cache(maxsize=2)(self._order)
+
+    def _order(self, epoch: int) -> Tensor:
+        generator = torch.Generator().manual_seed(derive(self.seed, ORDER, epoch))
+        return torch.randperm(len(self.tensors[0]), generator=generator).to(self.device)
+
+    def __call__(self, step: int) -> tuple:
+        if self.tensors is None:
+            return (self.size // self.world,)
+        n, start = len(self.tensors[0]), step * self.size
+        epochs = range(start // n, (start + self.size - 1) // n + 1)
+        joint = torch.cat([self.order(epoch) for epoch in epochs])[start % n :][: self.size]
+        return tuple(t[joint[self.rank :: self.world]] for t in self.tensors)

@@ -1,0 +1,120 @@
+"""The state of a run in one file: safetensors, with the facts as JSON in its header. No pickle, so a file can run no code.
+
+The file is written all or nothing and carries a digest of itself: a reader gets a whole state or an error that names it.
+Random numbers, data order and learning rate are functions of the seed and the step, so they need no state.
+"""
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ..saving import write_atomic
+from .config import History
+
+FORMAT = 1
+NAME = "training.safetensors"
+
+
+def find(folder: Path | None, resume: bool) -> Path | None:
+    """The checkpoint to go on from; None for a new run, in a folder that has to be empty."""
+    if folder is None or not folder.exists() or not any(folder.iterdir()):
+        return None
+    if not resume:
+        raise FileExistsError(f"{folder} is not empty: choose another folder, or go on with the run in it (resume)")
+    return folder / NAME if (folder / NAME).exists() else None
+
+
+def save_run(folder: Path, facts: dict, objective: nn.Module, optimizer, average: list[Tensor], best: dict[str, Tensor],
+             history: History) -> None:
+    """Write everything that the rest of the run depends on.
+
+    Raises:
+        OSError: The file cannot be written, as on a full disk; the old one stays as it was.
+    """
+    record = asdict(history)
+    loss = record.pop("loss")
+    groups = {
+        "model": objective.state_dict(), "best": best, "average": dict(enumerate(average)),
+        "optimizer": {f"{i}.{k}": v for i, moments in optimizer.state_dict()["state"].items() for k, v in moments.items()},
+        "history": {"loss": torch.tensor(loss, dtype=torch.float64)},
+    }
+    tensors = {f"{group}/{name}": t for group, members in groups.items() for name, t in members.items()}
+    try:
+        write(folder / NAME, tensors, {**facts, "history": record})
+    except OSError as error:
+        raise OSError(error.errno, f"the checkpoint of step {len(loss)} could not be written ({error.strerror}), the one "
+                                   "before it is kept", str(folder / NAME)) from error
+
+
+def load_run(path: Path, facts: dict, objective: nn.Module, optimizer, average: list[Tensor]) -> tuple[dict, History]:
+    """Put the state back into objective, optimizer and average; the best weights and the history so far are returned.
+
+    Raises:
+        ValueError: A damaged file, or one of a run with other settings, data or another model.
+    """
+    tensors, saved = read(path)
+    for kind in facts:
+        before, now = saved[kind], json.loads(json.dumps(facts[kind]))
+        if before != now:
+            keys = [k for k in now if before.get(k) != now[k]] if isinstance(now, dict) and before else []
+            change = ", ".join(f"{k} was {before.get(k)}, is {now[k]}" for k in keys) or f"was {before}, is {now}"
+            raise ValueError(f"{path} belongs to a run with another {kind}: {change}; a resumed run keeps them")
+    groups: dict[str, dict] = {}
+    for name, tensor in tensors.items():
+        group, _, member = name.partition("/")
+        groups.setdefault(group, {})[member] = tensor
+    try:
+        objective.load_state_dict(groups["model"])
+    except RuntimeError as error:
+        raise ValueError(f"{path} belongs to a run with another model: {error}") from error
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in groups.get("optimizer", {}).items():  # empty before the first step
+        index, _, moment = name.partition(".")
+        state.setdefault(int(index), {})[moment] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    for index, tensor in enumerate(average):
+        tensor.copy_(groups["average"][str(index)])
+    best = {name: tensor.to(average[0].device) for name, tensor in groups["best"].items()}
+    return best, History(loss=groups["history"]["loss"].tolist(), **saved["history"])
+
+
+def write(path: Path, tensors: dict[str, Tensor], facts: dict) -> None:
+    """Replace the file at `path` by these tensors and facts (anything that JSON holds)."""
+    from safetensors.torch import save as to_bytes
+
+    tensors = {name: t.detach().to("cpu", copy=True).contiguous() for name, t in tensors.items()}
+    text = json.dumps({"format": FORMAT, **facts})
+    write_atomic(path, to_bytes(tensors, {"facts": text, "sha256": _digest(tensors, text)}))
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict]:
+    """The tensors and facts that `write` wrote; ValueError, with the file's name, where it is damaged."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(f"the checkpoint {path} is damaged: {error}") from error
+    text = header.get("facts", "")
+    if header.get("sha256") != _digest(tensors, text):
+        raise ValueError(f"the checkpoint {path} is damaged: its digest does not match its content")
+    facts = json.loads(text)
+    if facts.pop("format") != FORMAT:
+        raise ValueError(f"the checkpoint {path} has another format than {FORMAT}, which this version reads")
+    return tensors, facts
+
+
+def _digest(tensors: dict[str, Tensor], facts: str) -> str:
+    digest = hashlib.sha256(facts.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()

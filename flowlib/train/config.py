@@ -1,0 +1,106 @@
+"""What goes into a run beside model and data, and what comes out of it."""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+__all__ = ["Config", "History", "TrainingError"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """What decides the result of a run, beside model and data. Every field is a keyword of `fit`.
+
+    Attributes:
+        steps: Number of updates. Give this or `epochs`.
+        epochs: Passes over the training data, in place of `steps`.
+        batch_size: Samples per update, over all processes together.
+        lr: Peak learning rate of AdamW: a linear rise, then half a cosine down to zero.
+        seed: Of everything random; not negative.
+        weight_decay: Decoupled weight decay.
+        warmup: Share of the steps in which the learning rate rises.
+        clip: Largest norm of the gradient of the mean loss (nats); None does not clip.
+        ema: Decay of the running average of the weights, which is what is validated and returned. It starts faster, as
+            (1 + t) / (10 + t) at step t. 0 averages nothing.
+        patience: Stop after this many validations without a better one; None never stops early.
+        eval_every: Steps between two validations, which are also the checkpoints; None: a twentieth of the run.
+
+    Raises:
+        ValueError: Neither or both of steps and epochs, or a number out of its range.
+
+    Example:
+        >>> Config(epochs=10, batch_size=100).plan(1000)  # steps, and steps between validations
+        (100, 5)
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+    batch_size: int = 256
+    lr: float = 1e-3
+    seed: int = 0
+    weight_decay: float = 0.0
+    warmup: float = 0.05
+    clip: float | None = 10.0
+    ema: float = 0.999
+    patience: int | None = None
+    eval_every: int | None = None
+
+    def __post_init__(self):
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError(f"give either steps or epochs, got steps={self.steps} and epochs={self.epochs}")
+        for name in ("steps", "epochs", "batch_size", "lr", "clip", "patience", "eval_every"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+        for name in ("ema", "warmup"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
+        if self.seed < 0 or self.weight_decay < 0:
+            raise ValueError(f"seed and weight_decay must not be negative, got {self.seed} and {self.weight_decay}")
+
+    def plan(self, rows: int | None) -> tuple[int, int]:
+        """Number of steps, and steps between two validations, for a training set of so many rows."""
+        if self.epochs is not None and rows is None:
+            raise ValueError("without training data there are no epochs: give steps")
+        steps = self.steps or math.ceil(self.epochs * rows / self.batch_size)
+        return steps, self.eval_every or math.ceil(steps / 20)
+
+    def lr_at(self, step: int, steps: int) -> float:
+        """The learning rate of one step."""
+        rise = (step + 1) / max(1, round(self.warmup * steps))
+        return self.lr * min(1.0, rise) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+@dataclass
+class History:
+    """What happened.
+
+    Attributes:
+        loss: Mean training loss of each step, in nats per sample.
+        val_step: After how many steps each validation took place (the first after none).
+        val_loss: Mean validation loss of each, in nats per sample, of the averaged weights.
+        best_step: After how many steps the returned weights were taken: those of the best validation, or the last.
+        seconds: Time spent, over all resumptions.
+        stopped: "finished", "early" (patience ran out), or "" in the checkpoint of a run under way.
+        device: Where it ran.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    val_step: list[int] = field(default_factory=list)
+    val_loss: list[float] = field(default_factory=list)
+    best_step: int = 0
+    seconds: float = 0.0
+    stopped: str = ""
+    device: str = ""
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on: a loss that is not finite, or one that only grows.
+
+    Attributes:
+        step: The step at which it was seen, from 0.
+    """
+
+    def __init__(self, message: str, step: int):
+        super().__init__(message)
+        self.step = step
