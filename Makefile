@@ -44,10 +44,10 @@ colab: .venv-colab/installed  ## run the package and the lessons with the versio
 	  --doctest-modules --nbval-lax --nbval-current-env --nbval-cell-timeout 120
 
 repository:  ## URL=https://github.com/you/yours: the public address, wherever it stands
-	$(PYTHON) book/tools/setup_cell.py repository $(URL)
+	$(PYTHON) book/tools/setup_cell.py repository "$(URL)"
 
 release:  ## TAG=v1.0: the version that lessons install in Colab
-	$(PYTHON) book/tools/setup_cell.py release $(TAG)
+	$(PYTHON) book/tools/setup_cell.py release "$(TAG)"
 
 clean:  ## remove what was built, the environments too
 	rm -rf _build book/results.md book/reference/*.md $(ENVIRONMENTS)
@@ -55,7 +55,7 @@ clean:  ## remove what was built, the environments too
 define build
 	@$(1)/bin/python book/tools/api_pages.py flowlib book/reference
 	@$(1)/bin/python book/tools/results.py page
-	@$(1)/bin/jupyter-book build . --all -q -W --keep-going
+	@$(1)/bin/jupyter-book build . --all -q -W --keep-going >/dev/null
 	@echo "The site: $(CURDIR)/$(SITE)"
 endef
 
