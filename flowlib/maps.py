@@ -177,7 +177,7 @@ class InverseCDF(Bijection):
         distribution, limits = self.distribution, torch.finfo(z.dtype)
         outside = (z < 0) | (z > 1)
         # A uniform draw can be 0 exactly, whose quantile may be infinite: stay inside by the least step.
-        x = distribution.icdf(z.masked_fill(outside, 0.5).clamp(limits.tiny, 1 - limits.eps / 2))
+        x = distribution.icdf(z.masked_fill(outside, 0.5).clamp(limits.eps / 2, 1 - limits.eps / 2))
         return x, (-distribution.log_prob(x)).masked_fill(outside, -torch.inf).sum(-1)
 
     def inverse(self, x, context=None):

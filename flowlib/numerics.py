@@ -66,7 +66,7 @@ def _bracketed_newton(f, y, low, high, steps, params):
         following = torch.where(good, newton, 0.5 * (low + high))
         last = torch.where(residual == 0, last, (following - x).abs())
         x = torch.where(residual == 0, x, following)
-    return x
+    return x.masked_fill(~y.isfinite(), torch.nan)
 
 
 def solve_monotone(f: Callable, y: Tensor, low: Tensor | float, high: Tensor | float, *params: Tensor,
@@ -85,7 +85,7 @@ def solve_monotone(f: Callable, y: Tensor, low: Tensor | float, high: Tensor | f
         steps: Evaluations of f; by default 64 for float64 and 40 for float32.
 
     Returns:
-        x, of y's shape. Where y is not finite, or NaN, so is x.
+        x, of y's shape; NaN where y is not finite.
 
     Example:
         >>> solve_monotone(lambda x: (x + x**3, 1 + 3 * x**2), torch.tensor([2.0, 10.0]), -10.0, 10.0)
@@ -110,19 +110,32 @@ def log_softplus(t: Tensor) -> Tensor:
     return torch.where(t < -16, left - 0.5 * left.exp(), F.softplus(t.clamp(min=-16.0)).log())
 
 
+class _Hazard(torch.autograd.Function):
+    """h(z) = phi(z) / Phi(z), the slope of ln Phi; h' = -h (z + h), as many times as asked."""
+
+    @staticmethod
+    def forward(ctx, z):
+        h = math.sqrt(2 / math.pi) / torch.special.erfcx(z * -math.sqrt(0.5))
+        ctx.save_for_backward(z, h)
+        return h
+
+    @staticmethod
+    def backward(ctx, grad):
+        z, h = ctx.saved_tensors
+        return -grad * h * (z + h)
+
+
 class _LogNdtr(torch.autograd.Function):
     """torch's own second derivative of log_ndtr is NaN in the right tail (0 times infinity); this one is not."""
 
     @staticmethod
     def forward(ctx, z):
-        value = torch.special.log_ndtr(z)
-        ctx.save_for_backward(z, value)
-        return value
+        ctx.save_for_backward(z)
+        return torch.special.log_ndtr(z)
 
     @staticmethod
     def backward(ctx, grad):
-        z, value = ctx.saved_tensors
-        return grad * (-0.5 * z * z - HALF_LOG_2PI - value).exp()  # phi(z) / Phi(z)
+        return grad * _Hazard.apply(*ctx.saved_tensors)
 
 
 def log_ndtr(z: Tensor) -> Tensor:
@@ -138,22 +151,21 @@ def log_ndtr(z: Tensor) -> Tensor:
 
 
 class _LogNdtri(torch.autograd.Function):
+    """z <= 0 with ln Phi(z) = l, for l <= ln(1/2): Newton on ln Phi, from the tail's asymptote. dz/dl = 1/h(z)."""
+
     @staticmethod
     def forward(ctx, log_p):
-        # Newton on ln Phi, whose curvature is mild, from the asymptote -sqrt(-2l - ln(-2l) - ln 2pi) in the left tail and
-        # from -ln(-l)-like growth on the right. log_p is at most ln(1/2) here (see log_ndtri), so the left start is enough.
         twice = (-2 * log_p).clamp(min=1.3)
         z = -(twice - twice.log() - 2 * HALF_LOG_2PI).clamp(min=0.0).sqrt()
         for _ in range(8):
             value = torch.special.log_ndtr(z)
             z = z - (value - log_p) * (value + 0.5 * z * z + HALF_LOG_2PI).exp()
-        ctx.save_for_backward(log_p, z)
+        ctx.save_for_backward(z)
         return z
 
     @staticmethod
     def backward(ctx, grad):
-        log_p, z = ctx.saved_tensors
-        return grad * (log_p + 0.5 * z * z + HALF_LOG_2PI).exp()  # dz/dl = Phi(z) / phi(z)
+        return grad / _Hazard.apply(*ctx.saved_tensors)
 
 
 def log_ndtri(log_p: Tensor, log_q: Tensor) -> Tensor:

@@ -1,0 +1,115 @@
+"""Pixels: integers come back exactly, and the bits are those of the closed forms (T3.7)."""
+import math
+
+import pytest
+import torch
+
+import flowlib as fl
+from flowlib import bits_per_dim
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("levels", [2, 17, 255, 256, 1000, 65536])
+def test_integers_come_back(levels, dtype):
+    f = fl.Dequantize(levels).to(dtype)
+    x = torch.arange(levels).repeat(20 if levels < 2000 else 1).reshape(-1, 1, 1, 1)
+    x = x.to(torch.uint8) if levels <= 256 else x
+    v, log_det = f.inverse(x)
+    assert v.dtype == dtype and bool(((v > 0) & (v < 1)).all())
+    back, forward_log_det = f(v)
+    assert back.dtype == x.dtype and torch.equal(back, x)
+    assert torch.allclose(log_det, -forward_log_det) and log_det[0].item() == pytest.approx(-math.log(levels), rel=1e-6)
+
+
+def test_integers_come_back_under_autocast():
+    x = torch.full((4096, 1, 1, 1), 255, dtype=torch.uint8)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        v, log_det = fl.Dequantize(256).inverse(x)
+        assert v.dtype == log_det.dtype == torch.float32 and torch.equal(fl.Dequantize(256)(v)[0], x)
+
+
+def test_noise_is_uniform_and_fresh():
+    x = torch.zeros(20_000, 1, 1, 1, dtype=torch.uint8)
+    f = fl.Dequantize(4).double()
+    v = f.inverse(x)[0]
+    assert fl.checks.ks_distance(4 * v, lambda u: u.clamp(0, 1)) < 1.95 / math.sqrt(20_000)
+    assert not torch.equal(v, f.inverse(x)[0])
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256])
+def test_a_uniform_base_costs_log2_of_the_levels(levels):
+    flow = fl.Flow(fl.Uniform(torch.zeros(12), torch.ones(12)), fl.AffineMap(1.0, 0.0))
+    model = fl.Pixels(flow, (3, 2, 2), levels=levels).double()
+    x = torch.randint(levels, (50, 3, 2, 2)).to(torch.uint8)
+    bits = bits_per_dim(model.log_prob(x), 12)
+    assert torch.allclose(bits, torch.full_like(bits, math.log2(levels)), atol=1e-12)
+
+
+def test_logit_preprocessing_of_uniform_pixels():
+    """8 - log2(1 - 2 alpha) = 8.152003: the base is exactly that of logit(uniform), but its tails beyond alpha are lost."""
+    model = fl.Pixels(fl.Flow(fl.StandardLogistic(4), fl.AffineMap(1.0, 0.0)), (1, 2, 2), preprocess="logit").double()
+    x = torch.randint(256, (100, 1, 2, 2), dtype=torch.uint8)
+    bits = bits_per_dim(model.log_prob(x), 4)
+    assert torch.allclose(bits, torch.full_like(bits, 8.152003), atol=1e-6)
+
+
+def test_nice_unit_conversion():
+    """T3.21: 1980.50 nats on [0, 1] are 4.355539 bits/dim."""
+    assert bits_per_dim(1980.50 - 784 * math.log(256), 784) == pytest.approx(4.355539, abs=1e-6)
+
+
+def test_pixels_is_a_bound_of_integer_images():
+    model = fl.Pixels(fl.RealNVP(64, layers=2), (1, 8, 8), levels=17, preprocess="logit")
+    assert model.likelihood == "bound" and not model.exact and model.event_shape == (1, 8, 8)
+    x = model.sample(5)
+    assert x.shape == (5, 1, 8, 8) and x.dtype == torch.uint8 and x.max() < 17
+    assert model.log_prob(x).shape == (5,) and model.log_prob(x.reshape(5, 1, 1, 8, 8)).shape == (5, 1)
+    assert torch.equal(model.decode(model.encode(x)), x)
+    with pytest.raises(TypeError, match="bound"):
+        model.rsample_and_log_prob(2)
+
+
+def test_pixels_out_of_range_have_probability_zero():
+    model = fl.Pixels(fl.RealNVP(4, layers=2), (1, 2, 2), levels=4)
+    x = torch.tensor([[[[0, 1], [2, 3]]], [[[0, 1], [2, 4]]], [[[0, 1], [2, -1]]]])
+    log_p = model.log_prob(x)
+    assert log_p.isfinite().tolist() == [True, False, False] and not log_p.isnan().any()
+
+
+@pytest.mark.parametrize("broken", [
+    lambda: fl.Pixels(fl.RealNVP(63), (1, 8, 8)),
+    lambda: fl.Pixels(fl.RealNVP(64), (1, 8, 8), preprocess="tanh"),
+    lambda: fl.Dequantize(1),
+    lambda: fl.Dequantize(256).inverse(torch.zeros(1, 1, 2, 2)),
+    lambda: fl.Dequantize(256).inverse(torch.zeros(2, 2, dtype=torch.uint8)),
+    lambda: fl.Pixels(fl.RealNVP(64), (1, 8, 8)).log_prob(torch.zeros(3, 8, 8, 1, dtype=torch.uint8)),
+    lambda: fl.Reshape((4,), (1, 2, 3)),
+    lambda: fl.Reshape((4,), (2, 2))(torch.zeros(5)),
+])
+def test_what_does_not_fit_is_refused(broken):
+    with pytest.raises(ValueError):
+        broken()
+
+
+def test_data_dependent_start_goes_through_pixels():
+    model = fl.Pixels(fl.NICE(64), (1, 8, 8), levels=17)
+    x = torch.randint(17, (200, 1, 8, 8), dtype=torch.uint8)
+    model.initialize(x)
+    scale = next(m for m in model.modules() if isinstance(m, fl.DiagonalScale))
+    kept = scale.log_scale.clone()
+    model.initialize(torch.zeros_like(x))  # once: nothing changes
+    assert torch.equal(kept, scale.log_scale)
+    latents = model.encode(x)
+    assert latents.std(0).mean().item() == pytest.approx(math.pi / math.sqrt(3), rel=0.02)
+
+
+def test_save_and_load(tmp_path):
+    model = fl.Pixels(fl.NICE(4, hidden=(8,)), (1, 2, 2), levels=9)
+    model.initialize(torch.randint(9, (30, 1, 2, 2), dtype=torch.uint8))
+    fl.save(model, tmp_path)
+    x = torch.randint(9, (6, 1, 2, 2), dtype=torch.uint8)
+    densities = []
+    for m in (model, fl.load(tmp_path)):
+        torch.manual_seed(3)  # the dequantization noise
+        densities.append(m.log_prob(x))
+    assert torch.equal(*densities)
