@@ -32,8 +32,9 @@ STYLE = {
 }
 
 CSS = """\
-.flow-figure { margin: 0; padding: 0.75rem; max-width: 38rem; border-radius: 0.4rem; background: #fff; color: #1f2328;
-  color-scheme: light; font: 15px/1.45 system-ui, sans-serif; }
+.flow-figure { margin: 0; padding: 0.75rem; border-radius: 0.4rem; background: #fff; color: #1f2328; color-scheme: light;
+  font: 15px/1.45 system-ui, sans-serif; }
+.flow-figure > * { max-width: 38rem; margin-left: auto !important; margin-right: auto !important; }
 .flow-figure img, .flow-figure svg { display: block; width: 100%; height: auto; }
 .flow-figure div { display: grid; grid-template-columns: auto 1fr 3.5rem; gap: 0.4rem 0.75rem; align-items: center; margin: 0.5rem 0; }
 .flow-figure div select { grid-column: 2 / span 2; }
@@ -236,8 +237,8 @@ def demo(name: str, *, alt: str, controls: dict, data: dict | None = None, size:
     for place, (word, control) in enumerate(controls.items()):
         one, named = f"{key}-{place}", f'name="{html.escape(word)}"'
         if isinstance(control, tuple):
-            low, high, step, first = control
-            parts.append(_slider(one, word, str(first), f'{named} min="{low}" max="{high}" step="{step}" value="{first}"'))
+            low, high, step, first = (f"{number:g}" for number in control)
+            parts.append(_slider(one, word, first, f'{named} min="{low}" max="{high}" step="{step}" value="{first}"'))
         else:
             options = "".join(f"<option>{html.escape(option)}</option>" for option in control)
             parts.append(f'<label for="{one}">{html.escape(word)}</label><select id="{one}" {named}>{options}</select>')

@@ -80,7 +80,7 @@ def keyboard(page):
         slider.scroll_into_view_if_needed()
         slider.focus()
         value, said = slider.input_value(), slider.evaluate(SPOKEN)
-        key = "ArrowLeft" if value == slider.get_attribute("max") else "ArrowRight"
+        key = "ArrowLeft" if float(value) == float(slider.get_attribute("max")) else "ArrowRight"
         slider.press(key)
         name = slider.get_attribute("id") or "slider"
         if slider.input_value() == value:
@@ -100,6 +100,7 @@ def faults_of(opened, base, path):
     formulas = page.evaluate("[...document.querySelectorAll('.math')].filter(e => !e.querySelector('mjx-container')).length")
     if formulas:
         faults.append(f"{formulas} formulas are not drawn")
+    faults += [f"formula error: {text}" for text in page.eval_on_selector_all("[data-mml-node=merror]", "all => all.map(e => e.textContent)")]
     page.add_style_tag(content="* { transition: none !important; }")  # else colours are measured half-way
     page.evaluate(AXE)
     faults += axe(page, "light")
