@@ -17,6 +17,7 @@ from setup_cell import address
 
 OPTIONS = {"returns_named_value": False, "returns_multiple_items": False, "warn_unknown_params": False, "warn_missing_types": False}
 PRIVATE = {"__version__"}
+ON_THEIR_OWN = {"train", "viz"}  # public modules that `import flowlib` leaves out: they need more than torch
 ARXIV = re.compile(r"\barXiv:(\d{4}\.\d{5}|\d{4}\.\d{4})\b")
 
 
@@ -25,11 +26,12 @@ def target(item):
 
 
 def public_names(package):
-    """What `flowlib` exports; of an exported module, what the module exports, as `checks.jacobian`."""
+    """What `flowlib` exports; of a public module, what the module exports, as `checks.jacobian`, but for constants."""
     names = set()
-    for name in set(package.exports or []) - PRIVATE:
+    for name in set(package.exports or []) - PRIVATE | (ON_THEIR_OWN & package.modules.keys()):
         item = target(package[name])
-        names |= {f"{name}.{inner}" for inner in item.exports or []} if item.is_module else {name}
+        inside = [inner for inner in item.exports or [] if inner in item.members] if item.is_module else []
+        names |= {f"{name}.{inner}" for inner in inside if not target(item[inner]).is_attribute} or {name}
     return names
 
 

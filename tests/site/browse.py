@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import axe_playwright_python
-from playwright.sync_api import sync_playwright
+import playwright.sync_api
 
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
@@ -23,6 +23,12 @@ SPOKEN = """slider => {
   return JSON.stringify(said);
 }"""
 
+# A page is dark when its background is nearer to black than to white, and not transparent.
+DARK = """() => {
+  const colour = getComputedStyle(document.body).backgroundColor.match(/[\\d.]+/g).map(Number);
+  return colour.length == 3 && colour[0] + colour[1] + colour[2] < 200;
+}"""
+
 
 def chromium():
     """Path of a Chromium on this machine, or None."""
@@ -31,8 +37,8 @@ def chromium():
 
 @contextlib.contextmanager
 def browser():
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+    with playwright.sync_api.sync_playwright() as api:
+        opened = api.chromium.launch(executable_path=chromium(), args=FLAGS)
         yield opened
         opened.close()
 
@@ -106,9 +112,9 @@ def faults_of(opened, base, path):
     faults += axe(page, "light")
     faults += keyboard(page)
     page.emulate_media(color_scheme="dark")
-    page.wait_for_timeout(100)
-    background = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/[\\d.]+/g).map(Number)")
-    if len(background) == 4 or sum(background) > 200:  # transparent, or nearer to white than to black
+    try:
+        page.wait_for_function(DARK, timeout=3000)
+    except playwright.sync_api.TimeoutError:
         faults.append("the page does not turn dark")
     faults += axe(page, "dark")
     page.emulate_media(color_scheme="light")

@@ -13,7 +13,7 @@ import browse  # noqa: E402
 if not browse.chromium():
     pytest.skip("no Chromium on this machine: the pages were not opened in a browser", allow_module_level=True)
 
-PAGES = sorted(str(path.relative_to(SITE)) for path in SITE.rglob("*.html") if "_static" not in path.parts)
+PAGES = sorted(set(str(path.relative_to(SITE)) for path in SITE.rglob("*.html") if "_static" not in path.parts) - {"index.html"})
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +28,12 @@ def site():
         yield base
 
 
-def test_the_site_is_built():
-    assert "index.html" in PAGES, "no site in _build/html: run `make book` first"
+def test_the_index_leads_to_the_welcome(opened, site):
+    assert (SITE / "index.html").is_file(), "no site in _build/html: run `make book` first"
+    page = opened.new_page()
+    page.goto(site)
+    page.wait_for_url("**/book/welcome.html")
+    page.close()
 
 
 @pytest.mark.parametrize("path", PAGES)
