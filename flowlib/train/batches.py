@@ -5,7 +5,7 @@ import functools
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..data import Data
 from .config import Config
@@ -21,6 +21,11 @@ def derive(*numbers: int) -> int:
 def seed_all(seed: int, stream: int, step: int = 0, rank: int = 0) -> None:
     """Put torch's generators where this step of this process finds them, whatever ran before."""
     torch.manual_seed(derive(seed, stream, step, rank))
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's weights (or buffers) are."""
+    return next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))
 
 
 def as_tensors(given, what: str) -> tuple[Tensor, ...] | None:

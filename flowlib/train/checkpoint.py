@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,6 +30,16 @@ def find(folder: Path | None, resume: bool) -> Path | None:
     return folder / NAME if (folder / NAME).exists() else None
 
 
+@contextmanager
+def writing(folder: Path, step: int):
+    """Says in a failed write what failed and what is left."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"the checkpoint of step {step} could not be written ({error.strerror}); the one before "
+                                   "it is kept", str(folder)) from error
+
+
 def save_run(folder: Path, facts: dict, objective: nn.Module, optimizer, average: list[Tensor], best: dict[str, Tensor],
              history: History) -> None:
     """Write everything that the rest of the run depends on.
@@ -44,11 +55,7 @@ def save_run(folder: Path, facts: dict, objective: nn.Module, optimizer, average
         "history": {"loss": torch.tensor(loss, dtype=torch.float64)},
     }
     tensors = {f"{group}/{name}": t for group, members in groups.items() for name, t in members.items()}
-    try:
-        write(folder / NAME, tensors, {**facts, "history": record})
-    except OSError as error:
-        raise OSError(error.errno, f"the checkpoint of step {len(loss)} could not be written ({error.strerror}), the one "
-                                   "before it is kept", str(folder / NAME)) from error
+    write(folder / NAME, tensors, {**facts, "history": record})
 
 
 def load_run(path: Path, facts: dict, objective: nn.Module, optimizer, average: list[Tensor]) -> tuple[dict, History]:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import saving
-from .batches import START, STEP, VALIDATION, Batches, as_tensors, seed_all
-from .checkpoint import find, load_run, save_run
+from .batches import START, STEP, VALIDATION, Batches, as_tensors, device_of, seed_all
+from .checkpoint import find, load_run, save_run, writing
 from .config import Config, History, TrainingError
 from .objectives import NLL
 
@@ -60,6 +60,7 @@ def fit(flow: nn.Module, train, val=None, *, out: str | Path | None = None, obje
         ValueError: Data with NaN or infinity, settings that make no sense or are not those of the run to resume, a damaged
             checkpoint.
         FileExistsError: `out` holds something and `resume` is False.
+        OSError: A checkpoint could not be written; the one before it is kept.
         TrainingError: A loss or gradient that is not finite (named by its step), or a loss that has grown far beyond its
             start. The flow and `out` keep the last good weights.
 
@@ -82,7 +83,7 @@ def fit(flow: nn.Module, train, val=None, *, out: str | Path | None = None, obje
 
     # Processes and devices. What is wrapped is the objective, not the flow: see objectives.py.
     accelerator = _accelerator(cpu)
-    device, rank, home = accelerator.device, accelerator.process_index, _device(flow)
+    device, rank, home = accelerator.device, accelerator.process_index, device_of(flow)
     bare = NLL(flow) if objective is None else objective
     if all(module is not flow for module in bare.modules()):
         raise ValueError("the objective must hold the flow as a submodule, or there is nothing to train")
@@ -118,8 +119,9 @@ def fit(flow: nn.Module, train, val=None, *, out: str | Path | None = None, obje
                     if trouble:
                         bare.load_state_dict(best)
                         bare.to(home).eval()
-                        raise TrainingError(f"{trouble[1]}. The flow{f' and {out}' if out else ''} keep the weights of step "
-                                            f"{history.best_step}; try a learning rate below {config.lr:g}", trouble[0])
+                        holders = f"The flow and {out} keep" if out else "The flow keeps"
+                        raise TrainingError(f"{trouble[1]}. {holders} the weights of step {history.best_step}; try a learning "
+                                            f"rate below {config.lr:g}", trouble[0])
                     history.loss += [loss for loss, _ in rows]
                     bar.update(len(rows))
                     bar.set_postfix({unit: f"{scale * history.loss[-1]:.3f}"}, refresh=False)
@@ -134,13 +136,15 @@ def fit(flow: nn.Module, train, val=None, *, out: str | Path | None = None, obje
                         if val is None or history.val_loss[-1] <= min(history.val_loss) or not best:
                             best, history.best_step = {k: t.clone() for k, t in bare.state_dict().items()}, step
                             if out and rank == 0:
-                                saving.save(flow, out)
+                                with writing(out, step):
+                                    saving.save(flow, out)
                     waited = step - history.best_step
                     history.stopped = ("finished" if step == steps else
                                        "early" if config.patience and waited >= config.patience * every else "")
                     history.seconds = time.perf_counter() - began
                     if out and rank == 0:
-                        save_run(out, facts, bare, optimizer, average, best, history)
+                        with writing(out, step):
+                            save_run(out, facts, bare, optimizer, average, best, history)
                 if history.stopped:
                     break
 
@@ -173,10 +177,6 @@ def _accelerator(cpu: bool):
     if accelerator.mixed_precision not in ("no", "bf16"):
         raise ValueError(f"the launcher asks for {accelerator.mixed_precision}: log-densities need the range of bf16")
     return accelerator
-
-
-def _device(module: nn.Module) -> torch.device:
-    return next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))
 
 
 def _describe(device: torch.device) -> str:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..images.dequantize import bits_per_dim
 from ..saving import write_atomic
+from .batches import device_of
 from .config import History
 
 BLUE, ORANGE, GREY = "#1f6fb4", "#c2570c", "#5f5f5f"
@@ -21,7 +22,7 @@ BLUE, ORANGE, GREY = "#1f6fb4", "#c2570c", "#5f5f5f"
 def flow_bits(flow, x: Tensor, draws: int = 20, batch_size: int = 1000) -> float:
     """Mean bits per dimension of images x (N, C, H, W) under a flow: an upper bound of the true value, since `log_prob` is a
     lower bound; averaged over several draws of the dequantization noise."""
-    device = next(flow.parameters()).device
+    device = device_of(flow)
     total = sum(flow.log_prob(part.to(device)).double().sum().item() for _ in range(draws) for part in x.split(batch_size))
     return bits_per_dim(total / (draws * len(x)), x[0].numel())
 
@@ -54,13 +55,13 @@ def gaussian_bits(train: Tensor, x: Tensor) -> float:
 
 
 def sheet(images: Tensor, columns: int) -> np.ndarray:
-    """Images (N, C, H, W) as one of shape (rows H + gaps, columns W + gaps, C), with a white line between them."""
+    """Images (N, C, H, W) on one page of shape (rows (H + 2) - 2, columns (W + 2) - 2, C), NaN in the gaps between them."""
     n, c, h, w = images.shape
-    page = torch.full((math.ceil(n / columns) * (h + 1) - 1, columns * (w + 1) - 1, c), float("nan"))
+    page = np.full((math.ceil(n / columns) * (h + 2) - 2, columns * (w + 2) - 2, c), np.nan)
     for i, image in enumerate(images):
         row, column = divmod(i, columns)
-        page[row * (h + 1) :, column * (w + 1) :][:h, :w] = image.permute(1, 2, 0)
-    return page.numpy()
+        page[row * (h + 2) :, column * (w + 2) :][:h, :w] = image.permute(1, 2, 0)
+    return page
 
 
 def draw_samples(path: Path, real: Tensor, samples: Tensor, levels: int, titles: tuple[str, str], text: dict) -> None:
@@ -70,8 +71,8 @@ def draw_samples(path: Path, real: Tensor, samples: Tensor, levels: int, titles:
     figure = Figure(figsize=(8, 4.3), layout="constrained")
     for axes, images, title in zip(figure.subplots(1, 2), (real, samples), titles):
         page = sheet(images, columns=10) / (levels - 1)
-        # one channel: dark ink on white paper; a gap is white in either case
-        axes.imshow(np.nan_to_num(page[..., 0]) if page.shape[2] == 1 else np.nan_to_num(page, nan=1.0), cmap="gray_r", vmin=0, vmax=1)
+        page = np.nan_to_num(1 - page if page.shape[2] == 1 else page, nan=1.0)  # one channel: dark ink; gaps are white
+        axes.imshow(page, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_title(title, fontsize=11)
         axes.set_axis_off()
     _save(figure, path, text)

@@ -1,0 +1,202 @@
+"""A run can be killed at any moment: what is on the disk is whole, and going on from it gives the same weights."""
+import functools
+import json
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from flowlib import NICE, RealNVP, load
+from flowlib.train import NLL, fit
+from flowlib.train.__main__ import main
+
+ROOT = Path(__file__).parents[1]
+COMMAND = ["--model", "nice-flat", "--data", "digits", "--steps", "1200", "--layers", "2", "--hidden", "16", "--patience", "99"]
+fit = functools.partial(fit, cpu=True, progress=False)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def steps_done(folder):
+    with safe_open(folder / "training.safetensors", framework="pt") as file:
+        return len(file.get_tensor("history/loss"))
+
+
+def state(folder):
+    """Everything in a checkpoint but the time it took."""
+    with safe_open(folder / "training.safetensors", framework="pt") as file:
+        facts = json.loads(file.metadata()["facts"])
+        del facts["history"]["seconds"]
+        return facts, {name: file.get_tensor(name) for name in file.keys()}
+
+
+def assert_same_run(a, b):
+    (facts_a, tensors_a), (facts_b, tensors_b) = state(a), state(b)
+    assert facts_a == facts_b and tensors_a.keys() == tensors_b.keys()
+    for name in tensors_a:
+        assert torch.equal(tensors_a[name], tensors_b[name]), name
+    assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
+
+
+def test_kill_and_resume_bit_for_bit(tmp_path, capsys):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"}
+    killed = tmp_path / "killed"
+    process = subprocess.Popen([sys.executable, "-m", "flowlib.train", *COMMAND, "--out", str(killed)], env=environment,
+                               stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not (killed / "training.safetensors").exists() or steps_done(killed) < 200:
+        assert process.poll() is None and time.monotonic() < deadline, process.stderr.read().decode()
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    process.stderr.close()
+    before = steps_done(killed)
+    assert 200 <= before < 1200
+    main([*COMMAND, "--out", str(killed), "--resume"])
+    main([*COMMAND, "--out", str(tmp_path / "whole")])
+    assert steps_done(killed) == 1200
+    assert_same_run(killed, tmp_path / "whole")
+    metrics = [json.loads((folder / "metrics.json").read_text()) for folder in (killed, tmp_path / "whole")]
+    assert metrics[0]["test_bits_per_dim"] == metrics[1]["test_bits_per_dim"]
+
+
+class Stop(Exception):
+    pass
+
+
+class Interrupted(NLL):
+    """Calls `event` before the loss of one step."""
+
+    def __init__(self, flow, step, event):
+        super().__init__(flow)
+        self.step, self.event, self.calls = step, event, 0
+
+    def forward(self, x, context=None):
+        if self.training:
+            if self.calls == self.step:
+                self.event()
+            self.calls += 1
+        return super().forward(x, context)
+
+
+def stop():
+    raise Stop
+
+
+def make(model=RealNVP):
+    torch.manual_seed(4)
+    return model(2, layers=2, hidden=(16,))
+
+
+def train(out, flow=None, **options):
+    x = 2 * torch.randn(300, 2, generator=torch.Generator().manual_seed(5)) + 1
+    options = {"steps": 40, "batch_size": 64, "eval_every": 8, "out": out} | options
+    return fit(make() if flow is None else flow, x[:200], options.pop("val", x[200:]), **options)
+
+
+def interrupted(out, step=21, event=stop, **options):
+    flow = make()
+    with pytest.raises((Stop, OSError)) as raised:
+        train(out, flow, objective=Interrupted(flow, step, event), **options)
+    return raised.value
+
+
+@pytest.mark.parametrize("options", [{}, {"val": None}, {"patience": 1, "lr": 0.3}, {"ema": 0.0, "clip": None}])
+def test_resume_from_any_settings(tmp_path, options):
+    interrupted(tmp_path / "a", step=9, **options)
+    assert steps_done(tmp_path / "a") == 8
+    flow = make()
+    resumed = train(tmp_path / "a", flow, resume=True, **options)
+    whole = train(tmp_path / "b", **options)
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+    assert resumed.loss == whole.loss and resumed.best_step == whole.best_step and resumed.stopped == whole.stopped
+    probe = torch.randn(9, 2)
+    assert torch.equal(load(tmp_path / "a").log_prob(probe), flow.log_prob(probe))
+
+
+def test_resume_before_the_first_and_after_the_last_step(tmp_path):
+    interrupted(tmp_path / "a", step=3)
+    assert steps_done(tmp_path / "a") == 0  # a checkpoint of step 0 is there from the start
+    first = train(tmp_path / "a", resume=True)
+    flow = make()
+    again = train(tmp_path / "a", flow, resume=True)  # nothing to do
+    assert again.loss == first.loss and again.seconds == first.seconds
+    probe = torch.randn(9, 2)
+    assert torch.equal(load(tmp_path / "a").log_prob(probe), flow.log_prob(probe))
+    fresh = train(tmp_path / "new", resume=True)  # and an empty folder starts at 0
+    assert fresh.loss == first.loss
+
+
+def test_a_data_dependent_start_is_not_made_twice(tmp_path):
+    flow = make(NICE)
+    with pytest.raises(Stop):
+        train(tmp_path / "a", flow, objective=Interrupted(flow, 12, stop))
+    resumed = train(tmp_path / "a", make(NICE), resume=True)
+    assert resumed.loss == train(tmp_path / "b", make(NICE)).loss
+
+
+def test_a_full_disk_keeps_the_old_checkpoint(tmp_path):
+    """The kernel refuses to let any file of this process grow beyond 100 bytes: real writes fail half-way."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        error = interrupted(tmp_path / "a", 21, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert isinstance(error, OSError) and "the checkpoint of step 24 could not be written" in str(error)
+    assert steps_done(tmp_path / "a") == 16
+    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["model.json", "model.safetensors", "training.safetensors"]
+    load(tmp_path / "a")
+    train(tmp_path / "a", resume=True)
+    train(tmp_path / "b")
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
+def truncated(content):
+    return content[: len(content) // 2]
+
+
+def flipped(content):
+    """One bit of one weight."""
+    return content[:-100] + bytes([content[-100] ^ 1]) + content[-99:]
+
+
+def renamed(content):
+    """Another fact, of the same length."""
+    return content.replace(b'\\"best_step\\": 16', b'\\"best_step\\": 10')
+
+
+@pytest.mark.parametrize("damage", [truncated, flipped, renamed, lambda content: b"", lambda content: pickle.dumps(print)])
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, damage):
+    interrupted(tmp_path / "a")
+    path = tmp_path / "a" / "training.safetensors"
+    content = path.read_bytes()
+    assert damage(content) != content
+    path.write_bytes(damage(content))
+    with pytest.raises(ValueError, match="training.safetensors is damaged"):
+        train(tmp_path / "a", resume=True)
+
+
+def test_only_the_same_run_is_resumed(tmp_path):
+    interrupted(tmp_path / "a")
+    with pytest.raises(ValueError, match=r"another config: lr was 0.001, is 0.1"):
+        train(tmp_path / "a", resume=True, lr=0.1)
+    with pytest.raises(ValueError, match=r"another data: was \[\[200, 2\]\], is \[\[50, 2\]\]"):
+        fit(make(), torch.randn(50, 2), steps=40, batch_size=64, eval_every=8, out=tmp_path / "a", resume=True)
+    with pytest.raises(ValueError, match="another model"):
+        train(tmp_path / "a", RealNVP(2, layers=3, hidden=(16,)), resume=True)
+    with pytest.raises(FileExistsError, match="is not empty"):
+        train(tmp_path / "a")

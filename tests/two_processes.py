@@ -1,0 +1,67 @@
+"""Started by tests/test_train_processes.py as `accelerate launch ... two_processes.py OUT`: both objectives, one step each.
+
+Process 0 writes the gradients of the first step, as the optimizer saw them, and the weights after a few steps.
+"""
+import sys
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from safetensors.torch import save_file
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+
+from flowlib import NICE, RealNVP
+from flowlib.train import ReverseKL, fit
+
+BATCH, STEPS = 16, 4
+
+
+def energy(x):
+    """Of a normal density at (1, -2) with standard deviation 1/2."""
+    return 2 * (x - torch.tensor([1.0, -2.0], dtype=x.dtype)).square().sum(-1)
+
+
+def data():
+    return 0.5 * torch.randn(48, 2, generator=torch.Generator().manual_seed(7), dtype=torch.float64) + 3
+
+
+def make(model):
+    """The same flow in every process, with last layers that are not zero, so that every weight has a gradient."""
+    torch.manual_seed(1)
+    flow = model(2, layers=2, hidden=(8,)).double()
+    for parameter in flow.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return flow
+
+
+def train(flow, **options):
+    """Gradients of the first step by parameter name, then the weights after the last step."""
+    first = {}
+    names = {p: name for name, p in flow.named_parameters()}
+
+    def keep(optimizer, args, kwargs):
+        if not first:
+            first.update({f"gradient/{names[p]}": p.grad.clone() for g in optimizer.param_groups for p in g["params"]})
+
+    hook = register_optimizer_step_pre_hook(keep)
+    history = fit(flow, batch_size=BATCH, steps=STEPS, clip=None, cpu=True, progress=False, **options)
+    hook.remove()
+    loss = {"loss": torch.tensor(history.loss, dtype=torch.float64)}
+    return first | {f"weight/{name}": p.detach() for name, p in flow.named_parameters()} | loss
+
+
+if __name__ == "__main__":
+    out = Path(sys.argv[1])
+    likelihood = train(make(RealNVP), train=data(), val=data()[:7], out=out / "run")
+    if PartialState().process_index == 1:
+        torch.manual_seed(99)  # rank 0 decides, whatever the others start from
+    flow = NICE(2, layers=1, hidden=(4,)).double()
+    started = train(flow, train=data())
+    flow = make(RealNVP)
+    variational = train(flow, train=None, objective=ReverseKL(flow, energy))
+    state = PartialState()
+    assert state.num_processes == 2, state
+    for name, tensors in (("likelihood", likelihood), ("started", started), ("variational", variational)):
+        save_file(tensors, out / f"{name}-{state.process_index}.safetensors")
+    state.wait_for_everyone()
+    state.destroy_process_group()
