@@ -3,7 +3,7 @@
 //   pen.line(points, style)     an open line through [x, y] points; style holds SVG attributes, such as { stroke: "red" }
 //   pen.area(points, style)     the same, closed and filled
 //   pen.text(x, y, words, style)
-//   pen.drag((x, y) => values)  dragging on the drawing sets controls, such as { z: 0.3 }
+//   pen.drag((x, y, pressed) => values)  dragging on the drawing sets controls, such as { z: 0.3 }; pressed: a new drag starts here
 function flowDemo(id, data, draw) {
   const root = document.getElementById(id), svg = root.querySelector("svg"), reading = root.querySelector("p");
   const controls = [...root.querySelectorAll("input, select")];
@@ -41,7 +41,7 @@ function flowDemo(id, data, draw) {
   const move = event => {
     if (!dragged || !event.buttons) return;
     const at = new DOMPoint(event.clientX, event.clientY).matrixTransform(svg.getScreenCTM().inverse());
-    for (const [name, value] of Object.entries(dragged(at.x, at.y))) controls.find(control => control.name === name).value = value;
+    for (const [name, value] of Object.entries(dragged(at.x, at.y, event.type === "pointerdown"))) controls.find(control => control.name === name).value = value;
     render();
   };
   controls.forEach(control => control.addEventListener("input", render));
