@@ -264,11 +264,13 @@ def stable_output(lesson, lessons):
 
 
 @rule
-def no_shell(lesson, lessons):
-    """No ! and no % line: a hung command passes unseen, and magics are not Python."""
+def plain_python(lesson, lessons):
+    """No ! and no % line: a hung command passes unseen, and magics are not Python. No ; at the end: nbval shows the value."""
     for cell in lesson.code:
         for found in re.findall(r"^\s*[!%].*", lesson.source(cell), flags=re.MULTILINE):
             yield f"cell {cell['id']}: {found.strip()}"
+        if lesson.source(cell).rstrip().endswith(";"):
+            yield f"cell {cell['id']} ends with a semicolon: write _ = ..."
 
 
 @rule
