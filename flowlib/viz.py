@@ -25,7 +25,7 @@ DATA, LATENT, MAP = "#0072b2", "#d55e00", "#5f6670"
 COLOURS = (DATA, LATENT, "#009e73", "#cc79a7", "#e69f00", "#56b4e9", MAP)
 
 STYLE = {
-    "figure.figsize": (6.4, 3.2), "figure.dpi": 120, "figure.constrained_layout.use": True,
+    "figure.figsize": (5.6, 3.0), "figure.dpi": 130, "figure.constrained_layout.use": True,
     "figure.facecolor": "white", "axes.facecolor": "white", "savefig.facecolor": "white",
     "font.family": "DejaVu Sans", "font.size": 10, "axes.titlesize": 11, "legend.frameon": False,
     "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 2, "image.cmap": "viridis",
