@@ -10,10 +10,10 @@ import os
 import tarfile
 import tempfile
 import time
+import uuid
 import warnings
 import zlib
 from collections.abc import Sequence
-from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
@@ -91,7 +91,7 @@ def _places(source: Source, file: str) -> list[str]:
 
 
 def _local(folder: Path, source: Source, file: str) -> dict[str, bytes]:
-    """Verified contents by name: of `file`, or of all files where an archive holds it; none where the folder has none."""
+    """Verified contents by name: of `file`, or of all files if an archive holds it; empty if the folder has neither."""
     for path in (folder / place for place in _places(source, file)):
         if path.is_file():
             try:
@@ -175,7 +175,7 @@ def _download(name: str, source: Source, file: str) -> dict[str, bytes]:
 
 
 def _addresses(name: str, source: Source, file: str) -> list[str]:
-    """Where to ask for `file`: at `$FLOWLIB_MIRROR` if it is set (any served copy of the cache), else at the mirrors."""
+    """Where to ask for `file`: at `$FLOWLIB_MIRROR` if it is set (a served copy of a cache), else at the mirrors."""
     if mirror := os.environ.get("FLOWLIB_MIRROR"):
         return [f"{mirror.rstrip('/')}/{name}/{place}" for place in _places(source, file)]
     return [mirror.format(file=file) for mirror in source.mirrors]
@@ -196,20 +196,19 @@ class _Capped:
 def _stream(pooch, url: str, output: _Capped) -> None:
     from tqdm import tqdm
 
-    with tqdm(desc=url.rsplit("/", 1)[-1], unit="B", unit_scale=True) as bar:
+    # pooch sets the true total; it needs some total to begin with, since a bar without one has no truth value
+    with tqdm(desc=url.rsplit("/", 1)[-1], total=1, unit="B", unit_scale=True, leave=False) as bar:
         pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16, timeout=TIMEOUT)(url, output, None)
 
 
 def _store(path: Path, content: bytes) -> None:
     """Write all or nothing: a file in the cache is complete whenever the process, or another one beside it, dies."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
-        with open(handle, "wb") as stream:
+        with temporary.open("xb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except BaseException:
-        with suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)  # still there only if something failed
