@@ -28,7 +28,7 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setattr(full, "VAL", {"mnist": 20, "cifar10": 4})
     monkeypatch.setattr(files, "cache", lambda: world.cache)
     monkeypatch.setattr(files, "PAUSE", 0.0)
-    monkeypatch.setattr(files, "TIMEOUT", (0.3, 0.3))
+    monkeypatch.setattr(files, "TIMEOUT", (1.0, 1.0))
     monkeypatch.setattr(files, "SLACK", 20_000)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     for variable in ("FLOWLIB_DATA", "FLOWLIB_MIRROR"):
@@ -54,7 +54,7 @@ def test_bad_mirror_gives_way_to_a_good_one(name, fault, world):
     world.serve("b")
     start = time.monotonic()
     world.check(name)
-    assert time.monotonic() - start < 5  # a server that hangs is not waited for
+    assert time.monotonic() - start < 9  # a server that hangs is not waited for
     assert any(path.startswith("/a/") for path in world.server.asked)
     assert world.cached() == sorted(world.contents[name])
 
