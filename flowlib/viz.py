@@ -36,7 +36,8 @@ CSS = """\
   font: 15px/1.45 system-ui, sans-serif; }
 .flow-figure > * { max-width: 38rem; margin-left: auto !important; margin-right: auto !important; }
 .flow-figure img, .flow-figure svg { display: block; width: 100%; height: auto; }
-.flow-figure div { display: grid; grid-template-columns: auto 1fr 3.5rem; gap: 0.4rem 0.75rem; align-items: center; margin: 0.5rem 0; }
+.flow-figure div { display: grid; grid-template-columns: auto 1fr 3.5rem; gap: 0.4rem 0.75rem; align-items: center;
+  margin: 0.5rem 0; }
 .flow-figure div select { grid-column: 2 / span 2; }
 .flow-figure input, .flow-figure select { width: 100%; min-width: 0; min-height: 28px; margin: 0; font: inherit; }
 .flow-figure output { text-align: right; font-variant-numeric: tabular-nums; }
@@ -49,6 +50,10 @@ def use_style() -> None:
 
     Raises:
         ImportError: matplotlib is not installed.
+
+    Example:
+        >>> from flowlib import viz
+        >>> viz.use_style()
     """
     import matplotlib
 
@@ -84,6 +89,10 @@ def plot_density(ax, density, low: float, high: float, n: int = 501, fill: bool 
         n: Number of points.
         fill: Whether to tint the area below.
         style: For `ax.plot`, such as `color` and `label`.
+
+    Example:
+        >>> import matplotlib.pyplot as plt
+        >>> line = plot_density(plt.figure().add_subplot(), torch.distributions.Normal(0.0, 1.0), -4, 4, label="Gaussian")
     """
     x = torch.linspace(low, high, n, **_like(density))
     p, x = _evaluate(density, x[:, None]).numpy(), x.cpu().numpy()
@@ -97,6 +106,10 @@ def plot_samples(ax, samples: Tensor, bins: int = 50, range: tuple[float, float]
     """Draw samples, of any shape, as a histogram whose total area is one: what a density is compared with.
 
     With `range`, the area is the share of the samples inside, so the bars still estimate the density of all.
+
+    Example:
+        >>> import matplotlib.pyplot as plt
+        >>> bars = plot_samples(plt.figure().add_subplot(), torch.randn(1000), range=(-4, 4), color=DATA)
     """
     import numpy as np
 
@@ -107,7 +120,12 @@ def plot_samples(ax, samples: Tensor, bins: int = 50, range: tuple[float, float]
 
 
 def plot_density_2d(ax, density, low: float, high: float, n: int = 200, **style):
-    """Draw a two-dimensional density as an image on the square from `low` to `high`; `style` goes to `ax.imshow`."""
+    """Draw a two-dimensional density as an image on the square from `low` to `high`; `style` goes to `ax.imshow`.
+
+    Example:
+        >>> import flowlib, matplotlib.pyplot as plt
+        >>> image = plot_density_2d(plt.figure().add_subplot(), flowlib.RealNVP(2), -4, 4, n=50)
+    """
     side = torch.linspace(low, high, n, **_like(density))
     points = torch.stack(torch.meshgrid(side, side, indexing="xy"), -1)  # (n, n, 2), x along the columns
     image = _evaluate(density, points.reshape(-1, 2)).reshape(n, n).numpy()
@@ -120,6 +138,10 @@ def plot_grid(ax, f: Callable[[Tensor], Tensor], low: float, high: float, lines:
     """Draw the image of a square grid under f, a map of points (n, 2): cells of equal area become large and small ones.
 
     Verticals have the colour of the first axis, horizontals of the second, unless `style` says otherwise.
+
+    Example:
+        >>> import matplotlib.pyplot as plt
+        >>> plot_grid(plt.figure().add_subplot(), lambda z: z + 0.3 * z.flip(-1).sin(), -2, 2)
     """
     fine = torch.linspace(low, high, n)
     for place in torch.linspace(low, high, lines):
@@ -177,6 +199,15 @@ def frames(draw: Callable, values: Sequence, *, label: str, alt: str | Callable,
 
     Raises:
         ValueError: No values, or a start that is none of them.
+
+    Example:
+        >>> import matplotlib.pyplot as plt
+        >>> def draw(slope):
+        ...     figure, ax = plt.subplots()
+        ...     ax.plot([0, 1], [0, slope])
+        ...     return figure
+        >>> frames(draw, [0.5, 1.0, 2.0], label="slope", alt="A line of slope {}")
+        <IPython.core.display.HTML object>
     """
     import matplotlib.pyplot as plt
 
@@ -193,7 +224,8 @@ def frames(draw: Callable, values: Sequence, *, label: str, alt: str | Callable,
     slider = _slider(f"{key}-slider", label, shown[start], f'min="0" max="{len(values) - 1}" step="1" value="{start}" '
                      f'aria-valuetext="{html.escape(shown[start])}"')
     script = f"""(() => {{
-  const root = document.getElementById("{key}"), [image, slider, output] = ["img", "input", "output"].map(t => root.querySelector(t));
+  const root = document.getElementById("{key}");
+  const [image, slider, output] = ["img", "input", "output"].map(tag => root.querySelector(tag));
   const shown = {_json(shown)}, texts = {_json(texts)};
   const pictures = {_json(pictures)};
   slider.addEventListener("input", () => {{
@@ -227,6 +259,12 @@ def demo(name: str, *, alt: str, controls: dict, data: dict | None = None, size:
 
     Raises:
         ValueError: There is no such demo.
+
+    Example:
+        >>> demo("push_forward", alt="A density and its push-forward.", controls={
+        ...     "base": ["standard Gaussian"], "map": ["x = exp(a·z)"],
+        ...     "steepness a": (0.1, 2, 0.1, 1), "strip at z": (-3, 2.8, 0.1, 0)})
+        <IPython.core.display.HTML object>
     """
     folder = Path(__file__).parent / "demos"
     known = sorted(path.stem for path in folder.glob("*.js") if path.stem != "pen")
@@ -245,4 +283,5 @@ def demo(name: str, *, alt: str, controls: dict, data: dict | None = None, size:
     pen, script = ((folder / f"{stem}.js").read_text(encoding="utf-8").strip() for stem in ("pen", name))
     picture = f'<svg role="img" aria-label="{html.escape(alt)}" viewBox="0 0 {size[0]} {size[1]}"></svg>'
     text = f'<p aria-live="polite">{html.escape(alt)}</p>\n'
-    return _figure(key, picture, "\n".join(parts), f'(() => {{\n{pen}\nflowDemo("{key}", {_json(data or {})},\n{script}\n);\n}})();', text)
+    call = f'flowDemo("{key}", {_json(data or {})},\n{script}\n);'
+    return _figure(key, picture, "\n".join(parts), f"(() => {{\n{pen}\n{call}\n}})();", text)
