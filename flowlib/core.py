@@ -151,15 +151,17 @@ class Compose(Bijection):
         self.likelihood = max((b.likelihood for b in bijections), key=LIKELIHOODS.index)
 
     def forward(self, z, context=None):
-        x, log_det = self.bijections[0](z, context)
-        for f in self.bijections[1:]:
+        first, *others = self.bijections
+        x, log_det = first(z, context)
+        for f in others:
             x, term = f(x, context)
             log_det = log_det + term
         return x, log_det
 
     def inverse(self, x, context=None):
-        z, log_det = self.bijections[-1].inverse(x, context)
-        for f in reversed(self.bijections[:-1]):
+        last, *others = reversed(self.bijections)
+        z, log_det = last.inverse(x, context)
+        for f in others:
             z, term = f.inverse(z, context)
             log_det = log_det + term
         return z, log_det
@@ -261,15 +263,14 @@ class Flow(nn.Module, metaclass=Recorded):
         """
         context = self._context(context)
         x = self._data(x)
-        if x.is_floating_point():  # infinity is no point of R^D: density zero (NaN stays NaN, to be seen)
-            infinite = x.isinf()
-            x = x.masked_fill(infinite, 0.0)
-        z, log_det = self.bijection.inverse(x, context)
+        if not x.is_floating_point():  # pixels
+            z, log_det = self.bijection.inverse(x, context)
+            return self.base.log_prob(z) + log_det
+        # Infinity is no point of R^D: density zero, whatever the layers would make of it. NaN stays NaN, to be seen.
+        largest = x.detach().abs().amax(tuple(range(-self.bijection.event_ndim, 0)))
+        z, log_det = self.bijection.inverse(x.nan_to_num(torch.nan, 0.0, 0.0), context)
         log_p = self.base.log_prob(z) + log_det
-        if x.is_floating_point():
-            event_axes = tuple(range(-self.bijection.event_ndim, 0))
-            log_p = log_p.masked_fill(infinite.any(event_axes), -torch.inf)
-        return log_p
+        return log_p.masked_fill(largest == torch.inf, -torch.inf)
 
     forward = log_prob
 

@@ -52,12 +52,14 @@ class Coupling(Bijection):
         dtype = self.net.layers[0].weight.dtype
         self.check(value, self.event_shape, 1, dtype)
         context = self.check_context(context, value.shape[:-1], dtype)
-        first, last = value[..., : self.cut], value[..., self.cut :]
+        first, last = value.split_with_sizes([self.cut, value.shape[-1] - self.cut], -1)
         kept, moved = (last, first) if self.swap else (first, last)
-        # (..., moved, n_params); under autocast the network is bfloat16, the map and its log-det are not
-        params = self.net(kept, context).unflatten(-1, (moved.shape[-1], self.elementwise.n_params)).to(value.dtype)
-        moved, log_slope = g(moved.expand(params.shape[:-1]), params)
-        kept = kept.expand(*moved.shape[:-1], -1)
+        # (..., moved, n_params), in memory the other way round, so that each parameter lies together for all coordinates;
+        # under autocast the network is bfloat16, the map and its log-det are not
+        params = self.net(kept, context).to(value.dtype).unflatten(-1, (self.elementwise.n_params, -1)).mT
+        if context is not None:  # which may have brought batch axes
+            kept, moved = (part.expand(*params.shape[:-2], -1) for part in (kept, moved))
+        moved, log_slope = g(moved, params)
         return torch.cat([moved, kept] if self.swap else [kept, moved], -1), log_slope.sum(-1)
 
     def forward(self, z, context=None):
