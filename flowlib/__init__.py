@@ -3,21 +3,34 @@ from . import checks, data, numerics
 from .bases import GaussianMixture, StandardLogistic, StandardNormal, Uniform
 from .core import Bijection, Compose, Flow, Inverse, InversionError, load, save
 from .coupling.coupling import Coupling
+from .coupling.flowpp import FlowPlusPlus
+from .coupling.glow import Glow
 from .coupling.nice import NICE, DiagonalScale
 from .coupling.nsf import NSF
-from .coupling.realnvp import RealNVP
+from .coupling.realnvp import RealNVP, RealNVPImage
 from .elementwise import Additive, Affine, Elementwise, RationalQuadraticSpline
 from .finite.planar import Planar
+from .images.conv1x1 import InvertibleConv1x1
+from .images.coupling import ImageCoupling
 from .images.dequantize import Dequantize, bits_per_dim
+from .images.multiscale import MultiScale, scale_shapes
+from .images.norms import ActNorm, BatchNorm
 from .images.pixels import Pixels, Reshape
+from .images.squeeze import Squeeze, checkerboard
+from .images.variational import VariationalDequantize
 from .maps import AffineMap, Exp, InverseCDF, Linear, Logit, Permutation, Rotation
+from .mixture import LogisticMixtureCDF
+from .reversible import Reversible
 from .volumes import parallelepiped_volume, volume_by_counting
 
 __version__ = "0.1.0"
 
 __all__ = [
-    "Additive", "Affine", "AffineMap", "Bijection", "Compose", "Coupling", "Dequantize", "DiagonalScale", "Elementwise", "Exp",
-    "Flow", "GaussianMixture", "Inverse", "InverseCDF", "InversionError", "Linear", "Logit", "NICE", "NSF", "Permutation",
-    "Pixels", "Planar", "RationalQuadraticSpline", "RealNVP", "Reshape", "Rotation", "StandardLogistic", "StandardNormal",
-    "Uniform", "bits_per_dim", "checks", "data", "load", "numerics", "parallelepiped_volume", "save", "volume_by_counting",
+    "ActNorm", "Additive", "Affine", "AffineMap", "BatchNorm", "Bijection", "Compose", "Coupling", "Dequantize",
+    "DiagonalScale", "Elementwise", "Exp", "Flow", "FlowPlusPlus", "GaussianMixture", "Glow", "ImageCoupling",
+    "Inverse", "InverseCDF", "InversionError", "InvertibleConv1x1", "Linear", "LogisticMixtureCDF", "Logit",
+    "MultiScale", "NICE", "NSF", "Permutation", "Pixels", "Planar", "RationalQuadraticSpline", "RealNVP",
+    "RealNVPImage", "Reshape", "Reversible", "Rotation", "Squeeze", "StandardLogistic", "StandardNormal", "Uniform",
+    "VariationalDequantize", "bits_per_dim", "checkerboard", "checks", "data", "load", "numerics",
+    "parallelepiped_volume", "save", "scale_shapes", "volume_by_counting",
 ]

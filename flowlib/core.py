@@ -80,6 +80,13 @@ class Bijection(nn.Module, metaclass=Recorded):
         if dtype is None and not value.is_floating_point():
             raise ValueError(f"{type(self).__name__} expected a floating-point input, got {value.dtype}")
 
+    def context_batch(self, context: Tensor) -> torch.Size:
+        """The leading axes of a context: those before (C), or before (C, H, W) where an image layer is given one of images,
+        of the layer's own height and width or a multiple of them."""
+        image = self.event_ndim == 3 and context.ndim >= 3 and context.shape[-3] == self.context_dim and (
+            self.event_shape is None or not any(a % b for a, b in zip(context.shape[-2:], self.event_shape[-2:])))
+        return context.shape[:-3] if image else context.shape[:-1]
+
     def check_context(self, context: Tensor | None, batch: tuple[int, ...] = (), dtype: torch.dtype | None = None):
         """The context of a layer that has `context_dim`, None for one that has not; ValueError where it does not fit
         (its width, its dtype, or leading axes that do not broadcast against the `batch` axes)."""
@@ -87,13 +94,13 @@ class Bijection(nn.Module, metaclass=Recorded):
             return None
         if context is None:
             raise ValueError(f"{type(self).__name__} was built with context_dim={self.context_dim} and needs a context")
-        if context.ndim < 1 or context.shape[-1] != self.context_dim:
+        leading = self.context_batch(context) if context.ndim else ()
+        if context.ndim < 1 or context.shape[len(leading)] != self.context_dim:
             raise ValueError(f"{type(self).__name__} expected a context of shape (..., {self.context_dim}), "
                              f"got {tuple(context.shape)}")
         if dtype is not None and context.dtype != dtype:
             raise ValueError(f"{type(self).__name__} has dtype {dtype}, got a context of dtype {context.dtype}")
-        pairs = zip(reversed(batch), reversed(context.shape[:-1]))
-        if any(a != b and a != 1 and b != 1 for a, b in pairs):
+        if any(a != b and a != 1 and b != 1 for a, b in zip(reversed(batch), reversed(leading))):
             raise ValueError(f"a context of shape {tuple(context.shape)} does not broadcast against the batch {tuple(batch)}")
         return context
 
@@ -275,7 +282,7 @@ class Flow(nn.Module, metaclass=Recorded):
     forward = log_prob
 
     def _latent_batch(self, n, context):
-        return (n,) if context is None else (n, *context.shape[:-1])
+        return (n,) if context is None else (n, *self.bijection.context_batch(context))
 
     @torch.no_grad()
     def sample(self, n: int, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:

@@ -23,6 +23,7 @@ class AffineMap(Bijection):
     Args:
         scale: a, a number or a tensor of shape (D,); negative values turn the axis round.
         shift: b, likewise. Numbers follow the input's dtype exactly; tensors become buffers.
+        ndim: Number of axes of one event, 3 for images (numbers only).
 
     Raises:
         ValueError: A scale of zero, or an infinite or NaN entry.
@@ -33,8 +34,10 @@ class AffineMap(Bijection):
         (tensor([2.]), tensor(0.6931))
     """
 
-    def __init__(self, scale: float | Tensor, shift: float | Tensor = 0.0):
+    def __init__(self, scale: float | Tensor, shift: float | Tensor = 0.0, ndim: int = 1):
         super().__init__()
+        self.latent_ndim = self.event_ndim = ndim
+        self.axes = tuple(range(-ndim, 0))
         for name, value in (("scale", scale), ("shift", shift)):
             tensor = torch.as_tensor(value)
             if not bool(tensor.isfinite().all()) or (name == "scale" and not bool((tensor != 0).all())):
@@ -48,13 +51,13 @@ class AffineMap(Bijection):
 
     def _check(self, value):
         buffers = list(self.buffers())
-        self.check(value, self.event_shape, 1, buffers[0].dtype if buffers else None)
+        self.check(value, self.event_shape, self.event_ndim, buffers[0].dtype if buffers else None)
         if value.shape[-1:] == (0,):
             raise ValueError("AffineMap expected at least one coordinate")
 
     def _log_det(self, like):
         scale = torch.as_tensor(self.scale, dtype=like.dtype, device=like.device)
-        return scale.abs().log().expand(like.shape).sum(-1)
+        return scale.abs().log().expand(like.shape).sum(self.axes)
 
     def forward(self, z, context=None):
         self._check(z)
@@ -95,6 +98,7 @@ class Logit(Bijection):
 
     Args:
         alpha: Distance kept from 0 and 1, in [0, 1/2).
+        ndim: Number of axes of one event, 3 for images.
 
     Raises:
         ValueError: alpha out of range.
@@ -105,28 +109,30 @@ class Logit(Bijection):
         (tensor([0.]), tensor(1.3863))
     """
 
-    domain = UNIT_CUBE
-
-    def __init__(self, alpha: float = 0.0):
+    def __init__(self, alpha: float = 0.0, ndim: int = 1):
         super().__init__()
         if not 0 <= alpha < 0.5:
             raise ValueError(f"alpha must lie in [0, 1/2), got {alpha}")
         self.alpha = alpha
+        self.latent_ndim = self.event_ndim = ndim
+        self.axes = tuple(range(-ndim, 0))
+        self.domain = constraints.independent(constraints.unit_interval, ndim)
+        self.codomain = constraints.independent(constraints.real, ndim)
 
     def _log_slope(self, x):
         return F.softplus(x) + F.softplus(-x) + math.log1p(-2 * self.alpha)
 
     def forward(self, z, context=None):
-        self.check(z)
+        self.check(z, ndim=self.latent_ndim)
         p = self.alpha + (1 - 2 * self.alpha) * z
         outside = (p <= 0) | (p >= 1)
         x = torch.logit(p.masked_fill(outside, 0.5))
         # as an Inverse(Logit) this direction evaluates densities: outside of the cube they are zero
-        return x, self._log_slope(x).masked_fill(outside, -torch.inf).sum(-1)
+        return x, self._log_slope(x).masked_fill(outside, -torch.inf).sum(self.axes)
 
     def inverse(self, x, context=None):
-        self.check(x)
-        return (torch.sigmoid(x) - self.alpha) / (1 - 2 * self.alpha), -self._log_slope(x).sum(-1)
+        self.check(x, ndim=self.event_ndim)
+        return (torch.sigmoid(x) - self.alpha) / (1 - 2 * self.alpha), -self._log_slope(x).sum(self.axes)
 
 
 class InverseCDF(Bijection):

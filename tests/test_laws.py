@@ -82,9 +82,13 @@ def test_integrates_to_one(entry, dim, width):
 @over("deep", dims=(2, 8))
 def test_32_layers_at_3x_weights_stay_finite(entry, dim, width, dtype):
     layers = []
-    for _ in range(32 // entry.layers):
-        layers.append(entry.bijection(dim, width, dtype, scale=3.0))
-        layers.append(fl.Permutation(dim))
+    for k in range(32 // entry.layers):
+        layers.append(entry.bijection(dim, width, dtype, scale=3.0, seed=k))
+        if layers[-1].event_ndim == 1:
+            layers.append(fl.Permutation(dim))
+        elif layers[-1].latent_ndim == 1:  # a multi-scale model: its image is the next one's vector of latents
+            layers.append(fl.Inverse(fl.Reshape(layers[-1].latent_shape, layers[-1].event_shape)))
+    layers = layers if layers[-1].event_ndim == layers[0].latent_ndim else layers[:-1]
     _, z, context = drawn(entry, dim, width, dtype)
     laws.stays_finite(fl.Compose(*layers), z, context)
 
@@ -116,8 +120,8 @@ def test_every_public_bijection_is_in_the_registry():
     bijections = {c for c in public if isinstance(c, type) and issubclass(c, fl.Bijection)} - {fl.Bijection}
     seen = set()
     for entry in ENTRIES:
-        seen |= {type(m) for m in entry.make(2, None).modules()}
-    elsewhere = {fl.Dequantize, fl.Reshape}  # test_images.py: random, and of another shape
+        seen |= {type(m) for m in entry.make(entry.dims[-1], None).modules()}
+    elsewhere = {fl.Dequantize, fl.VariationalDequantize, fl.Reshape}  # test_images.py: random, and of another shape
     assert bijections - seen - elsewhere == set()
     models = {c for c in public if isinstance(c, type) and issubclass(c, fl.Flow)} - {fl.Flow, fl.Pixels}
     assert {m.__name__ for m in models} <= {entry.name for entry in ENTRIES}

@@ -1,0 +1,59 @@
+"""Flow++: couplings whose map is the CDF of a mixture, networks with attention, and noise that is learned."""
+from __future__ import annotations
+
+import math
+
+from ..bases import StandardNormal
+from ..core import Compose, Flow, Inverse
+from ..images.conv1x1 import InvertibleConv1x1
+from ..images.coupling import ImageCoupling
+from ..images.dequantize import Dequantize
+from ..images.multiscale import MultiScale, scale_shapes
+from ..images.norms import ActNorm
+from ..images.variational import VariationalDequantize
+from ..maps import Logit
+from ..mixture import LogisticMixtureCDF
+
+__all__ = ["FlowPlusPlus"]
+
+
+class FlowPlusPlus(Flow):
+    r"""Flow++ (Ho et al. 2019, arXiv:1902.00275) over integer pixels: mixture-of-logistics CDF couplings, gated convolutions
+    with self-attention, variational dequantization; checkerboard couplings at full resolution, then scales with channel
+    couplings. `log_prob` is a lower bound and random. Call `initialize(batch)` first (`train.fit` does).
+
+    Cost: one pass of all networks, both ways; sampling also a root search in every coupling.
+
+    Args:
+        shape: (C, H, W), H and W divisible by 2^scales.
+        levels: Number of grey values.
+        scales: Number of scales.
+        steps: Couplings at each resolution.
+        hidden: Channels of the networks.
+        components: Of each mixture.
+        context_dim: Width of a context, or None.
+        variational: Whether the noise is learned; uniform if not.
+
+    Raises:
+        ValueError: A height or width that cannot be halved so often.
+
+    Example:
+        >>> import torch; from flowlib import FlowPlusPlus
+        >>> model = FlowPlusPlus((1, 8, 8), levels=17, scales=1, steps=2, hidden=8, components=4)
+        >>> model.log_prob(torch.zeros(2, 1, 8, 8, dtype=torch.uint8)).shape
+        torch.Size([2])
+    """
+
+    def __init__(self, shape: tuple[int, int, int], levels: int = 256, scales: int = 2, steps: int = 4, hidden: int = 32,
+                 components: int = 8, context_dim: int | None = None, variational: bool = True):
+
+        def chain(shape, mask):
+            return Compose(*(f for k in range(steps) for f in (
+                ImageCoupling(shape, LogisticMixtureCDF(components), hidden, mask, k % 2 == 1, context_dim, net="attention"),
+                *([InvertibleConv1x1(shape)] if shape[0] > 1 else []), ActNorm(shape))))
+
+        body = MultiScale(shape, [chain(s, "channel") for s in scale_shapes(shape, scales)], hidden=hidden)
+        noise = VariationalDequantize(shape, levels, hidden=hidden) if variational else Dequantize(levels)
+        super().__init__(StandardNormal(math.prod(shape)),
+                         Compose(body, chain(tuple(shape), "checkerboard"), Inverse(Logit(0.05, ndim=3)), noise))
+        self.levels = levels
