@@ -194,6 +194,13 @@ def test_a_compiled_objective_trains_the_same(monkeypatch):
     torch.testing.assert_close(weights(compiled), weights(plain))
 
 
+def test_progress(capsys):
+    for progress in (False, None, True):  # None: shown on a terminal, which this is not
+        fit(small(), blob()[0], steps=12, progress=progress)
+        shown = capsys.readouterr().err
+        assert ("12/12" in shown and "nats=" in shown) if progress else not shown
+
+
 # What stops it
 
 
@@ -241,7 +248,8 @@ class Fails(NLL):
 @pytest.mark.parametrize("gradient", [False, True])
 def test_a_loss_that_is_not_finite_names_its_step(gradient):
     x, flow, twin = blob()[0], small(), small()
-    with pytest.raises(TrainingError, match="gradient is not finite at step 13" if gradient else "loss is nan at step 13") as e:
+    message = "gradient is not finite at step 13" if gradient else "loss is nan at step 13"
+    with pytest.raises(TrainingError, match=message) as e:
         fit(flow, x, objective=Fails(flow, 13, gradient), steps=40, eval_every=5)
     assert e.value.step == 13 and "weights of step 10;" in str(e.value)
     fit(twin, x, objective=Fails(twin, 10**9, gradient), steps=40, eval_every=5)
@@ -255,7 +263,8 @@ def test_data_outside_the_support():
 
 
 @pytest.mark.parametrize("settings, message", [
-    ({}, "either steps or epochs"), ({"steps": 1, "epochs": 1}, "either steps or epochs"), ({"steps": 0}, "steps must be positive"),
+    ({}, "either steps or epochs"), ({"steps": 1, "epochs": 1}, "either steps or epochs"),
+    ({"steps": 0}, "steps must be positive"),
     ({"steps": 3, "lr": -1.0}, "lr must be positive"), ({"steps": 3, "lr": math.nan}, "lr must be positive"),
     ({"steps": 3, "ema": 1.0}, "ema must lie in"), ({"steps": 3, "seed": -1}, "seed"),
     ({"steps": 3, "precision": "fp16"}, "bf16"), ({"steps": 3, "objective": NLL(RealNVP(2))}, "hold the flow"),

@@ -19,7 +19,8 @@ from flowlib.train import NLL, fit
 from flowlib.train.__main__ import main
 
 ROOT = Path(__file__).parents[1]
-COMMAND = ["--model", "nice-flat", "--data", "digits", "--steps", "1200", "--layers", "2", "--hidden", "16", "--patience", "99"]
+COMMAND = ["--model", "nice-flat", "--data", "digits", "--steps", "1200", "--layers", "2", "--hidden", "16",
+           "--patience", "99"]
 fit = functools.partial(fit, cpu=True, progress=False)
 
 
@@ -158,7 +159,8 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert isinstance(error, OSError) and "the checkpoint of step 24 could not be written" in str(error)
     assert steps_done(tmp_path / "a") == 16
-    assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["model.json", "model.safetensors", "training.safetensors"]
+    left = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert left == ["model.json", "model.safetensors", "training.safetensors"]
     load(tmp_path / "a")
     train(tmp_path / "a", resume=True)
     train(tmp_path / "b")
@@ -179,7 +181,11 @@ def renamed(content):
     return content.replace(b'\\"best_step\\": 16', b'\\"best_step\\": 10')
 
 
-@pytest.mark.parametrize("damage", [truncated, flipped, renamed, lambda content: b"", lambda content: pickle.dumps(print)])
+def pickled(content):
+    return pickle.dumps(print)
+
+
+@pytest.mark.parametrize("damage", [truncated, flipped, renamed, pickled, lambda content: b""])
 def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, damage):
     interrupted(tmp_path / "a")
     path = tmp_path / "a" / "training.safetensors"

@@ -24,9 +24,9 @@ def run(tmp_path_factory):
 def test_metrics(run):
     out, arguments = run
     metrics = json.loads((out / "metrics.json").read_text())
-    kinds = {"model": str, "data": str, "val_bits_per_dim": float, "test_bits_per_dim": float, "baseline_histogram": float,
-             "baseline_gaussian": float, "likelihood": str, "seconds": float, "steps": int, "best_step": int, "parameters": int,
-             "seed": int, "device": str, "command": str}
+    kinds = {"model": str, "data": str, "val_bits_per_dim": float, "test_bits_per_dim": float,
+             "baseline_histogram": float, "baseline_gaussian": float, "likelihood": str, "seconds": float,
+             "steps": int, "best_step": int, "parameters": int, "seed": int, "device": str, "command": str}
     assert {key: type(value) for key, value in metrics.items()} == kinds
     assert metrics["command"] == " ".join(["python -m flowlib.train", *arguments])
     assert (metrics["seed"], metrics["steps"], metrics["likelihood"]) == (3, 8, "bound")
@@ -62,8 +62,10 @@ def test_every_model_trains(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("change, message", [
-    (["--model", "resnet"], "invalid choice: 'resnet' (choose from"), (["--data", "imagenet"], "invalid choice: 'imagenet'"),
-    (["--steps", "3", "--epochs", "2"], "not allowed with argument --steps"), (["--precision", "fp16"], "invalid choice: 'fp16'"),
+    (["--model", "resnet"], "invalid choice: 'resnet' (choose from"),
+    (["--data", "imagenet"], "invalid choice: 'imagenet'"),
+    (["--steps", "3", "--epochs", "2"], "not allowed with argument --steps"),
+    (["--precision", "fp16"], "invalid choice: 'fp16'"),
 ])
 def test_wrong_arguments(tmp_path, capsys, change, message):
     with pytest.raises(SystemExit) as stopped:

@@ -1,4 +1,5 @@
-"""Started by tests/test_train_processes.py as `accelerate launch ... two_processes.py OUT`: both objectives, one step each.
+"""Started by tests/test_train_processes.py as `accelerate launch ... two_processes.py OUT`: both objectives, one step
+each.
 
 Process 0 writes the gradients of the first step, as the optimizer saw them, and the weights after a few steps.
 """

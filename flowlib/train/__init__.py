@@ -1,7 +1,7 @@
-"""Training: one loop in the open (`fit`), what it minimises (`NLL`, `ReverseKL`), and a command, `python -m flowlib.train`.
+"""Training: one loop in the open (`fit`), what it minimises (`NLL`, `ReverseKL`), and `python -m flowlib.train`.
 
-Read `loop.py` first. `config.py` holds the settings, `batches.py` the order of the data, `checkpoint.py` the file that a killed
-run goes on from; `__main__.py` is the command, with its baselines and pictures in `report.py`.
+Read `loop.py` first. `config.py` holds the settings, `batches.py` the order of the data, `checkpoint.py` the file that
+a killed run goes on from; `__main__.py` is the command, with its baselines and pictures in `report.py`.
 """
 from .config import Config, History, TrainingError
 from .loop import fit

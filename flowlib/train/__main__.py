@@ -42,8 +42,9 @@ MODELS = {  # name -> function of (shape, levels, layers=, hidden=)
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m flowlib.train", description="Train a flow on images and report bits per "
-                                     "dimension beside two baselines.", formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m flowlib.train", formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        description="Train a flow on images and report bits per dimension beside two baselines.")
     add = parser.add_argument
     add("--model", required=True, choices=MODELS)
     add("--data", required=True, choices=data.READERS)
@@ -61,6 +62,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--resume", action="store_true", help="go on with the run in --out")
     add("--precision", choices=["bf16"], help="run the networks in bfloat16")
     add("--compile", action="store_true", help="compile with torch.compile")
+    add("--threads", type=int, default=1, help="CPU threads; small networks gain little from more, and results may "
+        "differ in the last bits")
     args = parser.parse_args(arguments)
     args.epochs = None if args.steps else args.epochs
     args.command = f"python -m flowlib.train {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
@@ -70,13 +73,16 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> None:
     args = parse(arguments)
     try:
-        config = {k: getattr(args, k) for k in ("steps", "epochs", "batch_size", "lr", "weight_decay", "patience", "seed")}
+        names = ("steps", "epochs", "batch_size", "lr", "weight_decay", "patience", "seed")
+        config = {name: getattr(args, name) for name in names}
         Config(**config)
+        torch.set_num_threads(args.threads)
         train, val, test = (data.load(args.data, split) for split in data.SPLITS)
         seed_all(args.seed, START)
         shape = tuple(train.x.shape[1:])
         flow = MODELS[args.model](shape, train.levels, layers=args.layers, hidden=args.hidden and tuple(args.hidden))
-        history = fit(flow, train, val, out=args.out, resume=args.resume, precision=args.precision, compile=args.compile, **config)
+        history = fit(flow, train, val, out=args.out, resume=args.resume, precision=args.precision,
+                      compile=args.compile, **config)
     except (ValueError, OSError, TrainingError) as error:
         sys.exit(f"error: {error}")
     finish(args, flow, history, train, val, test)
@@ -97,9 +103,10 @@ def finish(args, flow, history, train, val, test) -> None:
         parameters = sum(p.numel() for p in flow.parameters())
         report.write_metrics(args.out / "metrics.json", {
             "model": args.model, "data": args.data, "val_bits_per_dim": bits["val"], "test_bits_per_dim": bits["test"],
-            "baseline_histogram": histogram["test"], "baseline_gaussian": gaussian["test"], "likelihood": flow.likelihood,
-            "seconds": history.seconds, "steps": len(history.loss), "best_step": history.best_step,
-            "parameters": parameters, "seed": args.seed, "device": history.device, "command": args.command,
+            "baseline_histogram": histogram["test"], "baseline_gaussian": gaussian["test"],
+            "likelihood": flow.likelihood, "seconds": history.seconds, "steps": len(history.loss),
+            "best_step": history.best_step, "parameters": parameters, "seed": args.seed, "device": history.device,
+            "command": args.command,
         })
         made = {"Description": args.command}
         dims, seen = train.x[0].numel(), test.x[:100]
@@ -107,10 +114,12 @@ def finish(args, flow, history, train, val, test) -> None:
         report.draw_losses(args.out / "loss.png", history, dims, {
             f"independent histograms, test ({histogram['test']:.2f})": histogram["test"],
             f"Gaussian, test (≤ {gaussian['test']:.2f})": gaussian["test"]}, made)
+        ended = "stopped early" if history.stopped == "early" else history.stopped
+        title = f"{args.model}: samples ({sign.replace('<=', '≤')}{bits['test']:.2f} bits/dim)"
         report.draw_samples(args.out / "samples.png", seen, flow.sample(100).cpu(), train.levels,
-                            (f"{args.data}: test images", f"{args.model}: samples ({sign}{bits['test']:.2f} bits/dim)".replace("<= ", "≤ ")), made)
-        print(f"{args.model} on {args.data}: {parameters:,} parameters, {len(history.loss)} steps in {history.seconds:.0f} s "
-              f"({history.device}), stopped: {history.stopped}, best at step {history.best_step}")
+                            (f"{args.data}: test images", title), made)
+        print(f"{args.model} on {args.data}: {parameters:,} parameters, {len(history.loss)} steps in "
+              f"{history.seconds:.0f} s ({history.device}), {ended}, best at step {history.best_step}")
         print(f"{'bits/dim':28}{'validation':>12}{'test':>12}")
         for name, row, bound in ((args.model, bits, sign), ("full-covariance Gaussian", gaussian, "<= "),
                                  ("independent histograms", histogram, "")):

@@ -1,4 +1,4 @@
-"""Where a run's randomness comes from: random numbers and the order of the data are functions of the seed and the step."""
+"""Data, their order and the random numbers of a run: the last two are functions of the seed and the step."""
 from __future__ import annotations
 
 import functools
@@ -39,8 +39,8 @@ def as_tensors(given, what: str) -> tuple[Tensor, ...] | None:
     for tensor in tensors:
         bad = (~tensor.isfinite()).flatten(1).any(1) if tensor.ndim > 1 else ~tensor.isfinite()
         if bad.any():
-            raise ValueError(f"the {what} data hold NaN or infinity in {int(bad.sum()):,} of {len(bad):,} rows, the first "
-                             f"is row {int(bad.nonzero()[0])}")
+            raise ValueError(f"the {what} data hold NaN or infinity in {int(bad.sum()):,} of {len(bad):,} rows, the "
+                             f"first is row {int(bad.nonzero()[0])}")
     return tensors
 
 

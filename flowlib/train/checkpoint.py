@@ -1,7 +1,7 @@
-"""The state of a run in one file: safetensors, with the facts as JSON in its header. No pickle, so a file can run no code.
+"""The state of a run in one file: safetensors, with facts as JSON in its header. No pickle: a file can run no code.
 
-The file is written all or nothing and carries a digest of itself: a reader gets a whole state or an error that names it.
-Random numbers, data order and learning rate are functions of the seed and the step, so they need no state.
+The file is written all or nothing and carries a digest of itself: a reader gets a whole state or an error that names
+it. Random numbers, data order and learning rate are functions of the seed and the step, so they need no state.
 """
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def writing(folder: Path, step: int):
     try:
         yield
     except OSError as error:
-        raise OSError(error.errno, f"the checkpoint of step {step} could not be written ({error.strerror}); the one before "
-                                   "it is kept", str(folder)) from error
+        raise OSError(error.errno, f"the checkpoint of step {step} could not be written ({error.strerror}); the one "
+                                   "before it is kept", str(folder)) from error
 
 
 def save_run(folder: Path, facts: dict, objective: nn.Module, optimizer, average: list[Tensor], best: dict[str, Tensor],
@@ -49,9 +49,10 @@ def save_run(folder: Path, facts: dict, objective: nn.Module, optimizer, average
     """
     record = asdict(history)
     loss = record.pop("loss")
+    moments = optimizer.state_dict()["state"]
     groups = {
         "model": objective.state_dict(), "best": best, "average": dict(enumerate(average)),
-        "optimizer": {f"{i}.{k}": v for i, moments in optimizer.state_dict()["state"].items() for k, v in moments.items()},
+        "optimizer": {f"{i}.{name}": t for i, of_one in moments.items() for name, t in of_one.items()},
         "history": {"loss": torch.tensor(loss, dtype=torch.float64)},
     }
     tensors = {f"{group}/{name}": t for group, members in groups.items() for name, t in members.items()}

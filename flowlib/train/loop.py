@@ -1,7 +1,7 @@
 """The training loop. `fit` reads from top to bottom: settings, processes, state, and then one step after the other.
 
-Everything random is a function of (seed, step, process), and so are the order of the data and the learning rate: a run that
-was killed goes on from its last checkpoint to the same weights, bit for bit.
+Everything random is a function of (seed, step, process), and so are the order of the data and the learning rate: a run
+that was killed goes on from its last checkpoint to the same weights, bit for bit.
 """
 from __future__ import annotations
 
@@ -30,39 +30,42 @@ def fit(flow: nn.Module, train, val=None, *, out: str | Path | None = None, obje
         progress: bool | None = None, **config) -> History:
     r"""Train a flow: AdamW on the mean of the objective, warm-up and cosine, clipped gradients, averaged weights.
 
-    The flow gets the averaged weights of the best validation, or of the last step where there is none to compare; it comes
-    back in eval mode, on the device where it was. The same call works on a CPU, on a GPU, and in several processes started by
-    `accelerate launch` or `torchrun`; `batch_size` means the same everywhere. torch's random state is left as it was.
+    The flow gets the averaged weights of the best validation, or of the last step where there is none to compare; it
+    comes back in eval mode, on the device where it was. The same call works on a CPU, on a GPU, and in several
+    processes started by `accelerate launch` or `torchrun`; `batch_size` means the same everywhere. torch's random state
+    is left as it was.
 
     Args:
         flow: The flow, which is changed in place.
-        train: Samples (N, *event), a tuple (samples, context), a `data.load(...)`, or None where the objective draws its own.
-            Kept on the device as they are (images as bytes).
+        train: Samples (N, *event), a tuple (samples, context), a `data.load(...)`, or None where the objective draws
+            its own. Kept on the device as they are (images as bytes).
         val: The same, held out for validation, or None.
-        out: A new or empty folder. `model.safetensors` and `model.json` (for `flowlib.load`) hold the best weights so far,
-            `training.safetensors` the state to resume from; all are there from step 0 on, and written all or nothing.
-        objective: A module around the flow whose forward takes a batch (or the number of draws, where train is None) and
-            returns each sample's loss in nats; if it has an `initialize` of the same arguments, that is called once.
-            None: `NLL(flow)`.
-        resume: Go on with the run in `out`, if there is one. With the same model, data and settings the result is that of a
-            run never interrupted, bit for bit on the CPU.
-        precision: "bf16" runs the networks in bfloat16 (log-determinants stay float32); None does what the launcher says.
+        out: A new or empty folder. `model.safetensors` and `model.json` (for `flowlib.load`) hold the best weights so
+            far, `training.safetensors` the state to resume from; all are there from step 0 on, and written all or
+            nothing.
+        objective: A module around the flow whose forward takes a batch (or the number of draws, where train is None)
+            and returns each sample's loss in nats; if it has an `initialize` of the same arguments, that is called
+            once. None: `NLL(flow)`.
+        resume: Go on with the run in `out`, if there is one. With the same model, data and settings the result is that
+            of a run never interrupted, bit for bit on the CPU.
+        precision: "bf16" runs the networks in bfloat16 (log-determinants stay float32); None does what the launcher
+            says.
         compile: Compile the objective with `torch.compile`.
         cpu: Use the CPU even where there is a GPU.
         progress: Show a progress bar; None: where the output is a terminal.
-        **config: The fields of `Config`: steps or epochs, batch_size, lr, seed, weight_decay, warmup, clip, ema, patience,
-            eval_every.
+        **config: The fields of `Config`: steps or epochs, batch_size, lr, seed, weight_decay, warmup, clip, ema,
+            patience, eval_every.
 
     Returns:
         The losses, in nats, and how training ended.
 
     Raises:
-        ValueError: Data with NaN or infinity, settings that make no sense or are not those of the run to resume, a damaged
-            checkpoint.
+        ValueError: Data with NaN or infinity, settings that make no sense or are not those of the run to resume, a
+            damaged checkpoint.
         FileExistsError: `out` holds something and `resume` is False.
         OSError: A checkpoint could not be written; the one before it is kept.
-        TrainingError: A loss or gradient that is not finite (named by its step), or a loss that has grown far beyond its
-            start. The flow and `out` keep the last good weights.
+        TrainingError: A loss or gradient that is not finite (named by its step), or a loss that has grown far beyond
+            its start. The flow and `out` keep the last good weights.
 
     Example:
         >>> from flowlib import RealNVP
@@ -74,7 +77,7 @@ def fit(flow: nn.Module, train, val=None, *, out: str | Path | None = None, obje
 
     config = Config(**config)
     if precision not in (None, "bf16"):
-        raise ValueError(f'precision must be None or "bf16", which has the range that log-densities need; got {precision!r}')
+        raise ValueError(f'precision must be None or "bf16", whose range log-densities need; got {precision!r}')
     train, val = as_tensors(train, "training"), as_tensors(val, "validation")
     steps, every = config.plan(None if train is None else len(train[0]))
     facts = {"config": asdict(config), "data": train and [list(t.shape) for t in train]}
@@ -98,7 +101,7 @@ def fit(flow: nn.Module, train, val=None, *, out: str | Path | None = None, obje
         params = [p for p in bare.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(params, lr=config.lr, weight_decay=config.weight_decay, fused=True)
         model, optimizer = accelerator.prepare(bare, optimizer)  # in several processes, rank 0's weights for all
-        average, best, history = [p.detach().clone() for p in params], {}, History(device=_describe(device))
+        average, best, history = [p.detach().clone() for p in params], {}, History(device=_describe(accelerator))
         if checkpoint is not None:
             best, history = load_run(checkpoint, facts, bare, optimizer, average)
         accelerator.wait_for_everyone()  # all have looked into the folder before rank 0 writes there
@@ -120,8 +123,8 @@ def fit(flow: nn.Module, train, val=None, *, out: str | Path | None = None, obje
                         bare.load_state_dict(best)
                         bare.to(home).eval()
                         holders = f"The flow and {out} keep" if out else "The flow keeps"
-                        raise TrainingError(f"{trouble[1]}. {holders} the weights of step {history.best_step}; try a learning "
-                                            f"rate below {config.lr:g}", trouble[0])
+                        raise TrainingError(f"{trouble[1]}. {holders} the weights of step {history.best_step}; "
+                                            f"try a learning rate below {config.lr:g}", trouble[0])
                     history.loss += [loss for loss, _ in rows]
                     bar.update(len(rows))
                     bar.set_postfix({unit: f"{scale * history.loss[-1]:.3f}"}, refresh=False)
@@ -179,8 +182,10 @@ def _accelerator(cpu: bool):
     return accelerator
 
 
-def _describe(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, {torch.get_num_threads()} threads"
+def _describe(accelerator) -> str:
+    device, world, threads = accelerator.device, accelerator.num_processes, torch.get_num_threads()
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, threads: {threads}"
+    return f"{name}, processes: {world}" if world > 1 else name
 
 
 def _unit(flow) -> tuple[str, float]:
@@ -189,7 +194,7 @@ def _unit(flow) -> tuple[str, float]:
 
 
 def _trouble(losses: list[float], rows: list[list[float]]) -> tuple[int, str] | None:
-    """The step at which training went wrong and what happened, or None. `rows` holds (loss, gradient norm) of new steps."""
+    """The step at which training went wrong and why, or None; `rows` are the (loss, gradient norm) of new steps."""
     for step, (loss, norm) in enumerate(rows, len(losses)):
         if not math.isfinite(loss):
             hint = ": some training data have density zero under the model" if step == 0 and loss == math.inf else ""

@@ -1,7 +1,7 @@
 """What is minimised, as a module: its `forward` returns the loss of each sample in nats.
 
-The objective, not the flow, is what the loop wraps for several processes or compiles: gradients are exchanged when the
-wrapped module's own `forward` was called, and a flow has more ways in (`log_prob`, `rsample_and_log_prob`) than that one.
+The objective, not the flow, is what the loop wraps for several processes or compiles: gradients are exchanged only
+where the wrapped module's own `forward` was called, and a flow has other ways in (`rsample_and_log_prob`).
 """
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["NLL", "ReverseKL"]
 
 
 class NLL(nn.Module):
-    r"""The negative log-likelihood $-\log p(x; c)$ in nats, for maximum likelihood. Its mean is the KL divergence from the
-    data to the model, up to the entropy of the data. Cost: one `inverse`.
+    r"""The negative log-likelihood $-\log p(x; c)$ in nats, for maximum likelihood. Its mean is the KL divergence from
+    the data to the model, up to the entropy of the data. Cost: one `inverse`.
 
     Args:
         flow: The flow to train.
@@ -39,9 +39,9 @@ class NLL(nn.Module):
 
 
 class ReverseKL(nn.Module):
-    r"""$\ln q(x) + U(x)$ at draws x of the flow q, in nats. Its mean is $\mathrm{KL}(q \,\|\, e^{-U}/Z) - \ln Z$: it fits a
-    flow to a density known up to its constant (Rezende and Mohamed 2015, arXiv:1505.05770, equation 15). No data are needed:
-    the batch is the number of draws. Cost: one `forward` and one energy.
+    r"""$\ln q(x) + U(x)$ at draws x of the flow q, in nats. Its mean is $\mathrm{KL}(q \,\|\, e^{-U}/Z) - \ln Z$: it
+    fits a flow to a density known up to its constant (Rezende and Mohamed 2015, arXiv:1505.05770, equation 15). No data
+    are needed: the batch is the number of draws. Cost: one `forward` and one energy.
 
     Args:
         flow: The flow to train; its likelihood must be exact.

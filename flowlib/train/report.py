@@ -20,10 +20,11 @@ BLUE, ORANGE, GREY = "#1f6fb4", "#c2570c", "#5f5f5f"
 
 @torch.no_grad()
 def flow_bits(flow, x: Tensor, draws: int = 20, batch_size: int = 1000) -> float:
-    """Mean bits per dimension of images x (N, C, H, W) under a flow: an upper bound of the true value, since `log_prob` is a
-    lower bound; averaged over several draws of the dequantization noise."""
+    """Mean bits per dimension of images x (N, C, H, W) under a flow: an upper bound of the true value, since `log_prob`
+    is a lower bound; averaged over several draws of the dequantization noise."""
     device = device_of(flow)
-    total = sum(flow.log_prob(part.to(device)).double().sum().item() for _ in range(draws) for part in x.split(batch_size))
+    parts = [part.to(device) for part in x.split(batch_size)] * draws
+    total = sum(flow.log_prob(part).double().sum().item() for part in parts)
     return bits_per_dim(total / (draws * len(x)), x[0].numel())
 
 
@@ -38,11 +39,11 @@ def histogram_bits(train: Tensor, x: Tensor, levels: int) -> float:
 
 
 def gaussian_bits(train: Tensor, x: Tensor) -> float:
-    r"""Bits per dimension of x under the Gaussian with mean and covariance of the uniformly dequantized training images.
+    r"""Bits per dimension of x under the Gaussian with mean and covariance of the dequantized training images.
 
-    Cells have volume 1, so the density of $x + u$ needs no Jacobian. Noise u of mean 1/2 and covariance I/12 is averaged in
-    closed form: $E_u\,(x + u - \mu)^\top P (x + u - \mu) = (x + \frac12 - \mu)^\top P (x + \frac12 - \mu) + \operatorname{tr} P/12$.
-    An upper bound, like that of a dequantized flow.
+    Cells have volume 1, so the density of $x + u$ needs no Jacobian. Noise u of mean 1/2 and covariance I/12 is
+    averaged in closed form: $E_u\,(x + u - \mu)^\top P (x + u - \mu) = (x + \frac12 - \mu)^\top P (x + \frac12 - \mu) +
+    \operatorname{tr} P/12$. An upper bound, like that of a dequantized flow.
     """
     train, x = train.flatten(1).double(), x.flatten(1).double()
     dims = x.shape[1]
@@ -55,7 +56,7 @@ def gaussian_bits(train: Tensor, x: Tensor) -> float:
 
 
 def sheet(images: Tensor, columns: int) -> np.ndarray:
-    """Images (N, C, H, W) on one page of shape (rows (H + 2) - 2, columns (W + 2) - 2, C), NaN in the gaps between them."""
+    """Images (N, C, H, W) on one page of shape (rows (H + 2) - 2, columns (W + 2) - 2, C), with NaN between them."""
     n, c, h, w = images.shape
     page = np.full((math.ceil(n / columns) * (h + 2) - 2, columns * (w + 2) - 2, c), np.nan)
     for i, image in enumerate(images):
@@ -68,7 +69,8 @@ def draw_samples(path: Path, real: Tensor, samples: Tensor, levels: int, titles:
     """Real images beside samples, in one PNG."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.3), layout="constrained")
+    figure = Figure(figsize=(8.2, 4.3), layout="constrained")
+    figure.get_layout_engine().set(wspace=0.08)
     for axes, images, title in zip(figure.subplots(1, 2), (real, samples), titles):
         page = sheet(images, columns=10) / (levels - 1)
         page = np.nan_to_num(1 - page if page.shape[2] == 1 else page, nan=1.0)  # one channel: dark ink; gaps are white
@@ -86,7 +88,8 @@ def draw_losses(path: Path, history: History, dims: int, baselines: dict[str, fl
     axes = figure.subplots()
     loss = bits_per_dim(-np.array(history.loss), dims)
     axes.plot(np.arange(1, len(loss) + 1), loss, color=BLUE, alpha=0.35, linewidth=0.8, label="training, each batch")
-    axes.plot(history.val_step, bits_per_dim(-np.array(history.val_loss), dims), color=BLUE, label="validation, averaged weights")
+    val_loss = bits_per_dim(-np.array(history.val_loss), dims)
+    axes.plot(history.val_step, val_loss, color=BLUE, label="validation, averaged weights")
     for (name, value), style in zip(baselines.items(), (":", "--")):
         axes.axhline(value, color=ORANGE, linestyle=style, label=name)
     axes.axvline(history.best_step, color=GREY, linewidth=0.8, label=f"best validation (step {history.best_step})")
