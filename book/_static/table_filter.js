@@ -1,6 +1,6 @@
 // A form.table-filter above a table: rows that hold every typed word, and the chosen grade, stay. Without script the form is hidden
 // and the table whole. The grade is the cell below the heading "grade".
-document.querySelectorAll("form.table-filter").forEach(form => {
+document.addEventListener("DOMContentLoaded", () => document.querySelectorAll("form.table-filter").forEach(form => {
   const table = [...document.querySelectorAll("article table")].find(t => form.compareDocumentPosition(t) & Node.DOCUMENT_POSITION_FOLLOWING);
   if (!table) return;
   const [words, grade, count] = [form.querySelector("input"), form.querySelector("select"), form.querySelector("output")];
@@ -15,4 +15,4 @@ document.querySelectorAll("form.table-filter").forEach(form => {
   form.addEventListener("submit", event => event.preventDefault());
   form.hidden = false;
   update();
-});
+}));
