@@ -78,7 +78,7 @@ def test_an_unknown_release_stops_the_lesson(python, tmp_path, remote):
         run(python, tmp_path / "empty", remote, ref="v10")
 
 
-HOLDERS = ["CITATION.cff", "book/welcome.md"]
+HOLDERS = ["CITATION.cff", "book/welcome.md", "pyproject.toml"]
 
 
 @pytest.mark.parametrize("name", HOLDERS)
