@@ -14,9 +14,11 @@ from pathlib import Path
 import torch
 
 from .. import data
+from ..coupling.flowpp import FlowPlusPlus
+from ..coupling.glow import Glow
 from ..coupling.nice import NICE
 from ..coupling.nsf import NSF
-from ..coupling.realnvp import RealNVP
+from ..coupling.realnvp import RealNVP, RealNVPImage
 from ..images.pixels import Pixels
 from . import report
 from .batches import REPORT, START, seed_all
@@ -34,10 +36,24 @@ def flat(make, layers: int, hidden: tuple[int, ...]):
     return build
 
 
+def image(make, scales: int, steps: int, channels: int):
+    """An image model, with its default size. Here `layers` are the steps of each scale, `hidden` the networks' channels."""
+
+    def build(shape, levels, layers=None, hidden=None):
+        if hidden and len(hidden) > 1:
+            raise ValueError(f"the networks of an image model have one width, got {hidden}")
+        return make(shape, levels, scales=scales, steps=layers or steps, hidden=hidden[0] if hidden else channels)
+
+    return build
+
+
 MODELS = {  # name -> function of (shape, levels, layers=, hidden=)
     "nice-flat": flat(NICE, layers=6, hidden=(256, 256)),
     "realnvp-flat": flat(RealNVP, layers=8, hidden=(256, 256)),
     "nsf-flat": flat(NSF, layers=4, hidden=(128, 128)),
+    "realnvp": image(RealNVPImage, scales=2, steps=3, channels=32),
+    "glow": image(Glow, scales=2, steps=6, channels=48),
+    "flowpp": image(FlowPlusPlus, scales=2, steps=2, channels=32),
 }
 
 
@@ -58,7 +74,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--patience", type=int, default=5, help="validations (40 in a run) without a better one before it stops")
     add("--seed", type=int, default=0)
     add("--hidden", type=int, nargs="+", help="widths of each network's hidden layers (the model's own)")
-    add("--layers", type=int, help="number of flow layers (the model's own)")
+    add("--layers", type=int, help="number of flow layers, at each scale for image models (the model's own)")
     add("--resume", action="store_true", help="go on with the run in --out")
     add("--precision", choices=["bf16"], help="run the networks in bfloat16")
     add("--compile", action="store_true", help="compile with torch.compile")
