@@ -9,7 +9,11 @@ from .coupling.nice import NICE, DiagonalScale
 from .coupling.nsf import NSF
 from .coupling.realnvp import RealNVP, RealNVPImage
 from .elementwise import Additive, Affine, Elementwise, RationalQuadraticSpline
+from .finite.householder import Householder
+from .finite.linear_iaf import ConvexLinearIAF, LinearIAF
 from .finite.planar import Planar
+from .finite.radial import Radial
+from .finite.sylvester import Sylvester
 from .images.conv1x1 import InvertibleConv1x1
 from .images.coupling import ImageCoupling
 from .images.dequantize import Dequantize, bits_per_dim
@@ -26,11 +30,12 @@ from .volumes import parallelepiped_volume, volume_by_counting
 __version__ = "0.1.0"
 
 __all__ = [
-    "ActNorm", "Additive", "Affine", "AffineMap", "BatchNorm", "Bijection", "Compose", "Coupling", "Dequantize",
-    "DiagonalScale", "Elementwise", "Exp", "Flow", "FlowPlusPlus", "GaussianMixture", "Glow", "ImageCoupling",
-    "Inverse", "InverseCDF", "InversionError", "InvertibleConv1x1", "Linear", "LogisticMixtureCDF", "Logit",
-    "MultiScale", "NICE", "NSF", "Permutation", "Pixels", "Planar", "RationalQuadraticSpline", "RealNVP",
-    "RealNVPImage", "Reshape", "Reversible", "Rotation", "Squeeze", "StandardLogistic", "StandardNormal", "Uniform",
-    "VariationalDequantize", "bits_per_dim", "checkerboard", "checks", "data", "load", "numerics",
-    "parallelepiped_volume", "save", "scale_shapes", "volume_by_counting",
+    "ActNorm", "Additive", "Affine", "AffineMap", "BatchNorm", "Bijection", "Compose", "ConvexLinearIAF", "Coupling",
+    "Dequantize", "DiagonalScale", "Elementwise", "Exp", "Flow", "FlowPlusPlus", "GaussianMixture", "Glow",
+    "Householder", "ImageCoupling", "Inverse", "InverseCDF", "InversionError", "InvertibleConv1x1", "Linear",
+    "LinearIAF", "LogisticMixtureCDF", "Logit", "MultiScale", "NICE", "NSF", "Permutation", "Pixels", "Planar",
+    "Radial", "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "Reversible", "Rotation", "Squeeze",
+    "StandardLogistic", "StandardNormal", "Sylvester", "Uniform", "VariationalDequantize", "bits_per_dim",
+    "checkerboard", "checks", "data", "load", "numerics", "parallelepiped_volume", "save", "scale_shapes",
+    "volume_by_counting",
 ]

@@ -5,15 +5,14 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from ..core import Bijection
 from ..numerics import log_softplus, solve_monotone
+from .amortised import Amortised, check_dim
 
 __all__ = ["Planar"]
 
 
-class Planar(Bijection):
+class Planar(Amortised):
     r"""$x = z + \hat u \tanh(w^\top z + b)$, invertible for every value of its parameters u, w, b.
 
     By the matrix determinant lemma $\det\frac{\partial x}{\partial z} = 1 + (1 - \tanh^2 a)\, w^\top\hat u$ with $a = w^\top z +
@@ -38,23 +37,12 @@ class Planar(Bijection):
     """
 
     def __init__(self, dim: int, context_dim: int | None = None):
-        super().__init__()
-        if dim < 1:
-            raise ValueError(f"dim must be positive, got {dim}")
-        self.dim, self.context_dim = dim, context_dim
-        self.event_shape = self.latent_shape = (dim,)
-        if context_dim is None:
-            self.params = nn.Parameter(torch.randn(2 * dim + 1) / math.sqrt(dim))  # u, w, b
-        else:
-            self.linear = nn.Linear(context_dim, 2 * dim + 1)
+        check_dim(dim)
+        super().__init__(dim, torch.randn(2 * dim + 1) / math.sqrt(dim), context_dim)
 
     def _terms(self, value, context):
         """u-hat and w (..., D), b, t = w.u and c = w.u-hat, each (...)."""
-        weight = self.params if self.context_dim is None else self.linear.weight
-        self.check(value, self.event_shape, 1, weight.dtype)
-        context = self.check_context(context, value.shape[:-1], weight.dtype)
-        params = self.params if context is None else self.linear(context).to(value.dtype)
-        u, w, b = params.split([self.dim, self.dim, 1], -1)
+        u, w, b = self._params(value, context).split([self.dim, self.dim, 1], -1)
         length2 = (w * w).sum(-1, keepdim=True)
         # w = 0 makes the map a translation by u tanh(b): nothing to correct, and nothing to divide by
         some = length2 > torch.finfo(w.dtype).tiny

@@ -1,0 +1,44 @@
+"""Where the parameters of a finite flow come from: they are its own, or one linear map reads them from a context."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ..core import Bijection
+
+__all__ = ["Amortised"]
+
+
+class Amortised(Bijection):
+    """A layer over vectors (..., D) with a flat list of parameters, static or amortised.
+
+    Args:
+        dim: D.
+        start: The static parameters at the start, (n,); amortised ones start near them, as the bias of the linear map.
+        context_dim: Width of the context, or None.
+    """
+
+    def __init__(self, dim: int, start: Tensor, context_dim: int | None = None):
+        super().__init__()
+        self.dim, self.context_dim = dim, context_dim
+        self.event_shape = self.latent_shape = (dim,)
+        if context_dim is None:
+            self.params = nn.Parameter(start)
+        else:
+            self.linear = nn.Linear(context_dim, len(start))
+            with torch.no_grad():
+                self.linear.weight.mul_(0.1)
+                self.linear.bias.copy_(start)
+
+    def _params(self, value: Tensor, context: Tensor | None) -> Tensor:
+        """(n,), or (..., n) for a context; ValueError where input or context do not fit."""
+        weight = self.params if self.context_dim is None else self.linear.weight
+        self.check(value, self.event_shape, 1, weight.dtype)
+        context = self.check_context(context, value.shape[:-1], weight.dtype)
+        return self.params if context is None else self.linear(context).to(value.dtype)
+
+
+def check_dim(dim: int) -> None:
+    """ValueError where there is no dimension to act on."""
+    if dim < 1:
+        raise ValueError(f"dim must be positive, got {dim}")

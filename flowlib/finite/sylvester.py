@@ -1,0 +1,123 @@
+"""The Sylvester flow: M planar directions at once, and a determinant of size M."""
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from ..numerics import solve_monotone
+from .amortised import Amortised, check_dim
+from .householder import reflect
+
+__all__ = ["Sylvester"]
+
+VARIANTS = ("orthogonal", "householder", "triangular")
+
+
+class Sylvester(Amortised):
+    r"""$x = z + Q R \tanh(\tilde R Q^\top z + b)$ with $Q \in R^{D \times M}$ of orthonormal columns and upper triangular $R, \tilde R$.
+
+    By Sylvester's identity $\det(I_D + AB) = \det(I_M + BA)$, which is here a product: $\log|\det| = \sum_i \ln(1 + h'_i\, r_{ii}
+    \tilde r_{ii})$ with $h' = 1 - \tanh^2$. The diagonals are $0.999 \tanh$ of free numbers, so $r_{ii}\tilde r_{ii} > -1$ and the map is
+    invertible for every value of its parameters. Inverse: $v = Q^\top z$ solves M scalar equations, the last coordinate first,
+    each increasing in its unknown; then $z = x - Q R \tanh(\tilde R v + b)$.
+
+    Q is one of: "orthogonal", the Q of a QR factorisation; "householder", M columns of a product of reflections; "triangular",
+    M columns of the identity (with `flip`, of the reversed identity: alternate them).
+
+    Cost: O(D M + M^2) a row, both ways, and M root searches in turn in `inverse` (density); Q itself costs O(D M^2).
+
+    Args:
+        dim: D.
+        hidden: M, at most D.
+        variant: How Q is made.
+        context_dim: Width of a context from which one linear map reads all parameters (amortised), or None.
+        reflections: Number of reflections of the "householder" variant.
+        flip: For the "triangular" variant.
+
+    Raises:
+        ValueError: An unknown variant, or M not in 1..D.
+
+    Papers: van den Berg et al. (2018), arXiv:1803.05649, theorem 1 and section 3.
+
+    Example:
+        >>> from flowlib import Sylvester
+        >>> x, log_det = Sylvester(5, hidden=2)(torch.zeros(7, 5)); log_det.shape
+        torch.Size([7])
+    """
+
+    def __init__(self, dim: int, hidden: int, variant: str = "orthogonal", context_dim: int | None = None,
+                 reflections: int = 4, flip: bool = False):
+        check_dim(dim)
+        if variant not in VARIANTS:
+            raise ValueError(f"variant must be one of {VARIANTS}, got {variant!r}")
+        if not 1 <= hidden <= dim:
+            raise ValueError(f"hidden must lie in 1..{dim}, got {hidden}")
+        m = hidden
+        for_q = {"orthogonal": dim * m, "householder": reflections * dim, "triangular": 0}[variant]
+        sizes = [for_q, m * (m + 1) // 2, m * (m + 1) // 2, m]  # Q, R, R~, b
+        start = torch.randn(sum(sizes))
+        start[for_q:] /= math.sqrt(m)
+        super().__init__(dim, start, context_dim)
+        self.hidden, self.variant, self.sizes = m, variant, sizes
+        rows, columns = torch.triu_indices(m, m)
+        self.register_buffer("upper", rows * m + columns)  # places of an upper triangle in a flat matrix
+        self.register_buffer("frame", torch.eye(dim).flip(-1)[:, :m] if flip else torch.eye(dim)[:, :m])
+
+    def _triangle(self, flat: Tensor) -> Tensor:
+        """(..., M (M + 1) / 2) to an upper triangular matrix with its diagonal within (-1, 1)."""
+        m = self.hidden
+        full = flat.new_zeros(*flat.shape[:-1], m * m).index_copy(-1, self.upper, flat).unflatten(-1, (m, m))
+        return full.triu(1) + torch.diag_embed(0.999 * torch.tanh(full.diagonal(dim1=-2, dim2=-1)))
+
+    def _terms(self, value, context):
+        """Q (..., D, M), R and R~ (..., M, M), b (..., M)."""
+        q, r, r2, b = self._params(value, context).split(self.sizes, -1)
+        if self.variant == "orthogonal":
+            q = torch.linalg.qr(q.unflatten(-1, (self.dim, self.hidden))).Q
+        elif self.variant == "householder":
+            vectors = q.unflatten(-1, (-1, self.dim))[..., None, :, :]  # (..., 1, T, D): the same for every column
+            columns = self.frame.mT.expand(*q.shape[:-1], -1, -1)  # (..., M, D)
+            q = reflect(columns, vectors if q.ndim > 1 else vectors[0]).mT
+        else:
+            q = self.frame
+        return q, self._triangle(r), self._triangle(r2), b
+
+    @staticmethod
+    def _times(matrix, vector):
+        return (matrix @ vector[..., None]).squeeze(-1)
+
+    @staticmethod
+    def _log_det(h, r, r2):
+        diagonal = r.diagonal(dim1=-2, dim2=-1) * r2.diagonal(dim1=-2, dim2=-1)
+        return torch.log1p((1 - h * h) * diagonal).sum(-1)
+
+    def forward(self, z, context=None):
+        with torch.autocast(z.device.type, enabled=False):
+            q, r, r2, b = self._terms(z, context)
+            h = torch.tanh(self._times(r2, self._times(q.mT, z)) + b)
+            return z + self._times(q, self._times(r, h)), self._log_det(h, r, r2)
+
+    def inverse(self, x, context=None):
+        with torch.autocast(x.device.type, enabled=False):
+            q, r, r2, b = self._terms(x, context)
+            y = self._times(q.mT, x)  # = v + R tanh(R~ v + b)
+            v, h = [], []  # in reverse: the last coordinate first
+            for i in reversed(range(self.hidden)):
+                known_v = (r2[..., i, i + 1 :] * torch.stack(v[::-1], -1)).sum(-1) if v else 0
+                known_h = (r[..., i, i + 1 :] * torch.stack(h[::-1], -1)).sum(-1) if h else 0
+                offset, target = known_v + b[..., i], y[..., i] - known_h
+                offset, a, c = torch.broadcast_tensors(offset, r2[..., i, i], r[..., i, i])
+                offset, a, c = (t.expand_as(target) for t in (offset, a, c))
+                reach = c.detach().abs() + 1e-3 * (1 + target.detach().abs())  # |v - target| <= |c|
+                v.append(solve_monotone(_one, target, target.detach() - reach, target.detach() + reach, a, offset, c))
+                h.append(torch.tanh(a * v[-1] + offset))
+            h = torch.stack(h[::-1], -1)
+            return x - self._times(q, self._times(r, h)), -self._log_det(h, r, r2)
+
+
+def _one(v, a, offset, c):
+    """v + c tanh(a v + offset) and its derivative."""
+    tanh = torch.tanh(a * v + offset)
+    return v + c * tanh, 1 + c * a * (1 - tanh * tanh)

@@ -1,0 +1,159 @@
+"""Finite flows where they are hard: parameters of size 60, M = 1 and M = D, one dimension, no room to invert."""
+import math
+
+import pytest
+import torch
+
+import flowlib as fl
+from flowlib.finite.householder import reflect
+
+D = torch.float64
+MAKERS = {
+    "Planar": lambda d: fl.Planar(d), "Radial": lambda d: fl.Radial(d), "Sylvester M=1": lambda d: fl.Sylvester(d, 1),
+    "Sylvester M=D": lambda d: fl.Sylvester(d, d), "Sylvester householder": lambda d: fl.Sylvester(d, d, "householder"),
+    "Sylvester triangular": lambda d: fl.Sylvester(d, d, "triangular"), "Householder": lambda d: fl.Householder(d, 5),
+    "LinearIAF": lambda d: fl.LinearIAF(d), "ConvexLinearIAF": lambda d: fl.ConvexLinearIAF(d, 3),
+}
+ALL = pytest.mark.parametrize("name", MAKERS)
+DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+
+
+@DTYPES
+@ALL
+@pytest.mark.parametrize("dim", [1, 2, 5])
+def test_any_parameter_value_inverts(name, dim, dtype):
+    """Parameters up to 60: everything finite, and f(f^-1(x)) - x no more than rounding z costs where the map is steep
+    (a radial flow with alpha = e^-60 stretches by 10^24 at its centre: there no z is close enough; T3.26)."""
+    eps = torch.finfo(dtype).eps
+    for seed in range(20):
+        torch.manual_seed(seed)
+        f = MAKERS[name](dim).to(dtype)
+        with torch.no_grad():
+            for p in f.parameters():
+                p.copy_(60 * (2 * torch.rand_like(p) - 1))
+        x = 3 * torch.randn(50, dim, dtype=dtype)
+        z, log_det = f.inverse(x)
+        again, forward_log_det = f(z)
+        assert z.isfinite().all() and log_det.isfinite().all() and forward_log_det.isfinite().all()
+        slope = torch.linalg.matrix_norm(fl.checks.jacobian(lambda v: f(v)[0], z).nan_to_num(1e30), 2)  # 1e24 squared overflows
+        allowed = 1000 * eps * (slope + 1) * z.norm(dim=-1).clamp(min=1.0)
+        assert bool(((again - x).norm(dim=-1) <= allowed).all())
+
+
+@DTYPES
+def test_radial_next_to_its_limit(dtype):
+    """beta -> -alpha: log-det as the form of ground truth that does not cancel, here in closed form at r = 0."""
+    f = fl.Radial(3).to(dtype)
+    for alpha_raw, sigma_raw in ((0.0, -60.0), (-60.0, 0.0), (-60.0, -60.0), (60.0, -60.0), (60.0, 60.0)):
+        with torch.no_grad():
+            f.params.copy_(torch.tensor([0.0, 0, 0, alpha_raw, sigma_raw]))
+        z = torch.tensor([[0.0, 0, 0], [1e-3, 0, 0], [1.0, -2, 0.5], [30.0, 0, 1]], dtype=dtype)
+        x, log_det = f(z)
+        softplus = [math.log1p(math.exp(v)) for v in (alpha_raw, sigma_raw)]
+        assert log_det[0].item() == pytest.approx(3 * (math.log(softplus[1]) - math.log(softplus[0])), rel=1e-5)
+        assert x.isfinite().all() and log_det.isfinite().all()
+        again, _ = f(f.inverse(x)[0])
+        assert ((again - x).abs() / x.abs().clamp(min=1)).max() < 100 * torch.finfo(dtype).eps
+
+
+def test_radial_is_the_papers_formula():
+    f = fl.Radial(4).double()
+    z = torch.randn(100, 4, dtype=D)
+    center, alpha, sigma = f._terms(z, None)
+    beta = sigma - alpha
+    r = (z - center).norm(dim=-1)
+    h, slope = 1 / (alpha + r), -1 / (alpha + r) ** 2
+    assert torch.allclose(f(z)[0], z + (beta * h)[:, None] * (z - center))
+    assert torch.allclose(f(z)[1], 3 * torch.log1p(beta * h) + torch.log1p(beta * h + beta * slope * r))
+
+
+@pytest.mark.parametrize("variant", ["orthogonal", "householder", "triangular"])
+@pytest.mark.parametrize("context_dim", [None, 3])
+def test_sylvester_has_orthonormal_columns_and_room_to_invert(variant, context_dim):
+    f = fl.Sylvester(6, 4, variant, context_dim).double()
+    context = 10 * torch.randn(50, 3, dtype=D) if context_dim else None
+    q, r, r2, _ = f._terms(torch.zeros(50, 6, dtype=D), context)
+    assert torch.allclose(q.mT @ q, torch.eye(4, dtype=D).expand(*q.shape[:-2], 4, 4), atol=1e-12)
+    diagonal = (r.diagonal(dim1=-2, dim2=-1) * r2.diagonal(dim1=-2, dim2=-1))
+    assert diagonal.min() > -1 and torch.equal(r, r.triu()) and torch.equal(r2, r2.triu())
+
+
+def test_sylvester_identity():
+    """det(I_D + AB) = det(I_M + BA) (E12)."""
+    a, b = torch.randn(6, 2, dtype=D), torch.randn(2, 6, dtype=D)
+    assert torch.linalg.det(torch.eye(6, dtype=D) + a @ b).item() == pytest.approx(torch.linalg.det(torch.eye(2, dtype=D) + b @ a).item())
+
+
+def test_sylvester_with_one_unit_is_planar():
+    f = fl.Sylvester(3, 1).double()
+    z = torch.randn(20, 3, dtype=D)
+    q, r, r2, b = f._terms(z, None)
+    w, u = (q * r2).squeeze(-1), (q * r).squeeze(-1)
+    assert torch.allclose(f(z)[0], z + torch.tanh(z @ w + b)[:, None] * u)
+
+
+def test_reflections_one_by_one():
+    v, x = torch.randn(4, 3, dtype=D), torch.randn(10, 3, dtype=D)
+    expected = x
+    for row in v:
+        expected = expected - 2 * (expected @ row)[:, None] * row / (row @ row)
+    assert torch.allclose(reflect(x, v), expected) and torch.allclose(reflect(expected, v, backwards=True), x)
+    assert torch.allclose(reflect(x, v.expand(10, 4, 3)), expected)
+
+
+def test_a_zero_vector_reflects_nothing():
+    v = torch.tensor([[1.0, 0.0], [0.0, 0.0]], dtype=D, requires_grad=True)
+    out = reflect(torch.ones(1, 2, dtype=D), v)
+    assert out.tolist() == [[-1.0, 1.0]]
+    out.sum().backward()
+    assert v.grad.isfinite().all()
+
+
+def test_a_product_of_reflections_is_not_symmetric():
+    """So the inverse is the reverse order, and not the same map again; the determinant is (-1)^T (E60)."""
+    f = fl.Householder(3, 2).double()
+    q = f(torch.eye(3, dtype=D))[0].mT
+    assert not torch.allclose(q, q.mT) and torch.linalg.det(q).item() == pytest.approx(1)
+    q1 = fl.Householder(3, 1).double()(torch.eye(3, dtype=D))[0]
+    assert torch.allclose(q1, q1.mT) and torch.linalg.det(q1).item() == pytest.approx(-1)
+
+
+def test_an_isotropic_gaussian_does_not_notice_reflections():
+    """E62, negative control: U sigma^2 I U^T = sigma^2 I."""
+    q = fl.Householder(4, 3).double()(torch.eye(4, dtype=D))[0]
+    assert torch.allclose(q @ q.mT, torch.eye(4, dtype=D))
+
+
+def test_convex_combinations_need_triangular_matrices():
+    """E68: the unit diagonal survives mixing, orthogonality does not."""
+    f = fl.ConvexLinearIAF(5, 4).double()
+    matrix = f._matrix(torch.zeros(5, dtype=D), None)
+    assert torch.equal(matrix.diagonal(), torch.ones(5, dtype=D)) and torch.equal(matrix, matrix.tril())
+    assert torch.linalg.det(matrix).item() == pytest.approx(1)
+    identity = torch.eye(2, dtype=D)
+    assert torch.linalg.det(0.5 * identity + 0.5 * -identity) == 0
+
+
+def test_a_full_covariance_from_a_diagonal_one():
+    """T3.6b: a diagonal Gaussian and a unit triangular matrix make any covariance; the mean-field gap is 1.9949 nats."""
+    index = torch.arange(8)
+    covariance = 0.8 ** (index[:, None] - index).abs().double()
+    gap = 0.5 * (torch.linalg.inv(covariance).diagonal().log().sum() + torch.logdet(covariance))
+    assert gap.item() == pytest.approx(1.9949, abs=1e-4)
+    factor = torch.linalg.cholesky(covariance)
+    f = fl.LinearIAF(8).double()
+    with torch.no_grad():
+        f.params.copy_((factor / factor.diagonal()).flatten()[f.below])
+    flow = fl.Flow(fl.StandardNormal(8), fl.Compose(fl.AffineMap(factor.diagonal().clone()), f)).double()
+    x = torch.randn(10, 8, dtype=D)
+    exact = torch.distributions.MultivariateNormal(torch.zeros(8, dtype=D), covariance)
+    assert torch.allclose(flow.log_prob(x), exact.log_prob(x))
+
+
+@pytest.mark.parametrize("broken", [
+    lambda: fl.Radial(0), lambda: fl.Sylvester(3, 4), lambda: fl.Sylvester(3, 0), lambda: fl.Sylvester(3, 2, "diagonal"),
+    lambda: fl.Householder(3, 0), lambda: fl.LinearIAF(0), lambda: fl.ConvexLinearIAF(3, 0),
+])
+def test_what_does_not_fit_is_refused(broken):
+    with pytest.raises(ValueError):
+        broken()
