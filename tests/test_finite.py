@@ -56,6 +56,20 @@ def test_radial_next_to_its_limit(dtype):
         assert ((again - x).abs() / x.abs().clamp(min=1)).max() < 100 * torch.finfo(dtype).eps
 
 
+@DTYPES
+def test_radial_where_alpha_and_sigma_underflow(dtype):
+    """With its centre at 0, where z has all the digits it needs, every x comes back, however steep the map is."""
+    f = fl.Radial(3).to(dtype)
+    x = torch.cat([torch.zeros(1, 3), 1e-20 * torch.randn(5, 3), 3 * torch.randn(50, 3)]).to(dtype)
+    for alpha_raw, sigma_raw in ((-60.0, 60.0), (-200.0, 0.0), (0.0, -200.0), (-200.0, -200.0), (200.0, -200.0)):
+        with torch.no_grad():
+            f.params.copy_(torch.tensor([0.0, 0, 0, alpha_raw, sigma_raw]))
+        z, log_det = f.inverse(x)
+        again, forward_log_det = f(z)
+        assert ((again - x).abs() / x.abs().clamp(min=1)).max() < 10 * torch.finfo(dtype).eps
+        assert log_det.isfinite().all() and torch.allclose(log_det, -forward_log_det)
+
+
 def test_radial_is_the_papers_formula():
     f = fl.Radial(4).double()
     z = torch.randn(100, 4, dtype=D)

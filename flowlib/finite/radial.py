@@ -43,8 +43,10 @@ class Radial(Amortised):
 
     def _terms(self, value, context):
         """z_0 (..., D), alpha and sigma (...)."""
-        center, alpha, sigma = self._params(value, context).split([self.dim, 1, 1], -1)
-        return center, F.softplus(alpha).squeeze(-1), F.softplus(sigma).squeeze(-1)
+        center, *rest = self._params(value, context).split([self.dim, 1, 1], -1)
+        smallest = torch.finfo(value.dtype).tiny ** 0.75  # so that neither underflows, nor sigma / alpha overflows
+        alpha, sigma = (F.softplus(raw).squeeze(-1).clamp(min=smallest) for raw in rest)
+        return center, alpha, sigma
 
     def _log_det(self, r, alpha, sigma):
         outer = alpha + r
@@ -55,15 +57,21 @@ class Radial(Amortised):
     def forward(self, z, context=None):
         center, alpha, sigma = self._terms(z, context)
         away = z - center
-        r = torch.linalg.vector_norm(away, dim=-1)
+        r = _norm(away)
         return center + away * ((r + sigma) / (alpha + r))[..., None], self._log_det(r, alpha, sigma)
 
     def inverse(self, x, context=None):
         center, alpha, sigma = self._terms(x, context)
         away = x - center
-        distance = torch.linalg.vector_norm(away, dim=-1)  # R
+        distance = _norm(away)  # R
         b = distance - sigma
         root = (b * b + 4 * alpha * distance).clamp(min=torch.finfo(x.dtype).tiny).sqrt()
         # of the two forms of the root, the one that adds
         r = torch.where(b > 0, 0.5 * (root + b), 2 * alpha * distance / (root + b.abs()))
         return center + away * ((alpha + r) / (r + sigma))[..., None], -self._log_det(r, alpha, sigma)
+
+
+def _norm(away):
+    """Length of vectors (..., D), right also where squares underflow: a ball as small as alpha may map to all that one sees."""
+    scale = away.detach().abs().amax(-1, keepdim=True).clamp(min=torch.finfo(away.dtype).tiny)
+    return scale.squeeze(-1) * torch.linalg.vector_norm(away / scale, dim=-1)
