@@ -1,0 +1,1 @@
+"""Problem sets: open checks that students run, and the way to grade."""

@@ -1,0 +1,79 @@
+"""Open checks of problem set 1. Each prints one line: what holds, which property is violated, or "not attempted yet"."""
+from __future__ import annotations
+
+import torch
+
+from .properties import NotAttempted, attempt, bijection_properties, gradient_property, holds, near, open_check, random
+
+__all__ = ["check_banana", "check_chain", "check_low_rank", "check_weibull", "show_experiment"]
+
+
+@open_check("Exercise 1")
+def check_weibull(forward, inverse):
+    """Round trip, log-slopes and their signs, gradients, total probability."""
+    parameters = random(0.5, 2.0), random(0.8, 3.0)
+    bijection_properties(forward, inverse, random(0.05, 0.95, 5), parameters)
+    x = parameters[0] * torch.linspace(-16.0, 3.0, 20001, dtype=torch.float64).exp() ** (1 / parameters[1])
+    density = attempt(inverse, x, *parameters)[1].exp()  # of a uniform base
+    holds(abs(torch.trapezoid(density, x) - 1) < 1e-3, "the total probability is 1")
+
+
+@open_check("Exercise 3")
+def check_low_rank(forward, inverse):
+    """Round trip, log-dets for determinants of both signs, gradients, many dimensions."""
+    for gain, dim in ((1.5, 3), (-0.5, 4)):
+        d, u, v = random(0.5, 2.0, dim) * torch.sign(random(-1, 1, dim)), random(0.2, 1.0, dim), random(0.2, 1.0, dim)
+        v = v * torch.sign(d)
+        u = u * (gain - 1) / (u * v / d).sum()
+        bijection_properties(forward, inverse, random(-1, 1, 3, dim), (d, u, v))
+    dim = 20_000
+    d, u, v = random(0.5, 2.0, dim), random(-1, 1, dim) / dim, random(-1, 1, dim)
+    with torch.no_grad():
+        x = attempt(forward, random(-1, 1, 2, dim), d, u, v)[0]
+        holds(near(attempt(forward, attempt(inverse, x, d, u, v)[0], d, u, v)[0], x), "the round trip in 20,000 dimensions")
+
+
+@open_check("Exercise 4")
+def check_banana(forward, inverse):
+    """Round trip, log-dets also for negative a, gradients."""
+    for sign in (1, -1):
+        bijection_properties(forward, inverse, random(-2, 2, 6, 2), (sign * random(0.5, 2.0), random(-1, 1), random(0.3, 1.0)))
+
+
+@open_check("Exercise 5")
+def check_chain(log_prob):
+    """Shape, independent rows, total probability of one and of two layers, the order of the layers, gradients."""
+    def chain(layers, dim):
+        matrices = torch.eye(dim, dtype=torch.float64) * random(0.8, 1.2, layers, 1, 1) + random(-0.2, 0.2, layers, dim, dim)
+        return matrices, random(-0.5, 0.5, layers, dim), random(1.1, 1.4).item()
+
+    x, (matrices, shifts, power) = random(-2, 2, 5, 3), chain(2, 3)
+    log_p = attempt(log_prob, x, matrices, shifts, power)
+    holds(isinstance(log_p, torch.Tensor) and log_p.shape == (5,), "there is one log-density for each of the 5 rows")
+    holds(near(attempt(log_prob, x[:1], matrices, shifts, power), log_p[:1]), "the first row does not depend on the others")
+    axis = torch.sinh(torch.linspace(-5.5, 5.5, 401, dtype=torch.float64))  # up to 122, and dense near zero
+    grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1)
+    for layers in (1, 2):
+        density = attempt(log_prob, grid.reshape(-1, 2), *chain(layers, 2)).exp().reshape(grid.shape[:2])
+        total = torch.trapezoid(torch.trapezoid(density, axis), axis)
+        holds(abs(total - 1) < 0.01, f"the total probability with {layers} layer{'s' if layers > 1 else ''} is 1")
+    # z = 0 shifted by 3, then doubled, is 6; doubled, then shifted, it would be 3
+    identity, steps = torch.eye(2, dtype=torch.float64), torch.tensor([[3.0, 3.0], [0.0, 0.0]], dtype=torch.float64)
+    ends = torch.tensor([[3.0, 3.0], [6.0, 6.0]], dtype=torch.float64)
+    three, six = attempt(log_prob, ends, torch.stack([identity, 2 * identity]), steps, 1.0)
+    holds(six > three, "the first layer of the list is the first one after z")
+    gradient_property(lambda a, b: attempt(log_prob, x, a, b, power).sum(), (matrices, shifts), "gradients flow to matrices and shifts")
+
+
+def show_experiment(experiment):
+    """Run exercise 6 and print its table, a list of (model, train, held out), the last two a list of nats over the seeds."""
+    try:
+        lines = []
+        for model, *scores in attempt(experiment):
+            mean_sd = [f"{score.mean():6.2f} ± {score.std():.2f}" for score in map(torch.as_tensor, scores)]
+            lines.append(f"{model:20}" + "     ".join(mean_sd))
+        print(f"{'model':20}nats, train       nats, held out", *lines, sep="\n")
+    except NotAttempted:
+        print("Exercise 6: not attempted yet")
+    except Exception as error:  # the student's own
+        print(f"Exercise 6: your code stopped with {type(error).__name__}: {error}")

@@ -1,0 +1,227 @@
+"""The grader's side of the cage: start workers, send jobs, read what comes back as numbers and nothing else.
+
+The verdict is made in this process, which never imports submitted code. All that arrives is an npz of plain arrays, read
+with limits, or one of a few known reasons; so a submission can send no text of its own into a feedback file.
+"""
+import builtins
+import io
+import json
+import os
+import queue
+import socket
+import subprocess
+import sys
+import tempfile
+import zipfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from .worker import ANSWER_SIZE, FINISHED, NO_ISOLATION, OVERTIME
+
+HERE = Path(__file__).resolve().parent
+REASONS = {
+    "empty": "not attempted", "missing": "no definition of `{function}` was found",
+    "broken": "no definition of `{function}` was found, and a cell with a syntax error was left out",
+    "memory": "out of memory", "import": "imports what this problem set does not allow ({forbidden})",
+    "type": "returns something that is not numbers",
+}
+EXCEPTIONS = {name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, BaseException)}
+ENVIRONMENT = {"LANG": "C.UTF-8", "HOME": "/scratch", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/nix/store")
+
+
+class NoAnswer(Exception):
+    """There are no values; the text says why and holds nothing that the submission wrote."""
+
+
+def outermost(folders):
+    """The existing folders that lie in no other one of them."""
+    real = sorted({os.path.abspath(folder) for folder in folders if folder and os.path.isdir(folder)})
+    return [a for a in real if a != "/" and not any(a.startswith(b + "/") for b in real)]
+
+
+def read_arrays(raw):
+    """The arrays of an npz from an untrusted source: stored (nothing to unpack), small, numeric or text.
+
+    Raises:
+        ValueError: Anything else.
+    """
+    arrays = {}
+    with zipfile.ZipFile(io.BytesIO(raw)) as archive:
+        members = archive.infolist()
+        sizes = sum(member.file_size for member in members)
+        if len(members) > 1000 or sizes > ANSWER_SIZE or any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("not an answer of ours")
+        for member in members:
+            file = io.BytesIO(archive.read(member))
+            version = np.lib.format.read_magic(file)
+            shape, _, dtype = (np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
+            # the header may promise more than is there: compare before anything is allocated
+            if dtype.kind not in "biufU" or int(np.prod(shape, dtype=object)) * dtype.itemsize != member.file_size - file.tell():
+                raise ValueError("not an answer of ours")
+            file.seek(0)
+            arrays[member.filename.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
+    return arrays
+
+
+def explain(error, job):
+    """A sentence for an `error` array: known words, the name of a built-in exception, a cell and a line."""
+    reason, name, cell, line = error
+    if reason != "raised":
+        return REASONS[reason].format(function=job["function"], forbidden=", ".join(job["forbidden"]))
+    name = name if name in EXCEPTIONS else "an exception of its own"
+    cells = [number for number, _ in job["cells"]]
+    place = f" in code cell {int(cell)}, line {int(line)}" if int(cell) in cells and 0 < int(line) < 10_000 else ""
+    return f"stopped with {name}{place}"
+
+
+class Worker:
+    """One worker process. It is started anew after it was lost, and on systems where forking after torch is not safe."""
+
+    def __init__(self, hidden):
+        self.hidden, self.process = [str(Path(folder).resolve()) for folder in hidden], None
+
+    def start(self):
+        self.folder = tempfile.TemporaryDirectory(prefix="grade-")
+        self.socket, theirs = socket.socketpair()
+        packages = [str(Path(path).resolve()) for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
+        visible = outermost([*packages, sys.prefix, sys.base_prefix if sys.base_prefix != "/usr" else "", *SYSTEM,
+                             *(path for path in sys.path if path.startswith(sys.base_prefix))])
+        settings = {"packages": packages, "visible": visible, "hidden": [*self.hidden, str(HERE.parent)], "folder": self.folder.name}
+        command = [sys.executable, "-I", str(HERE / "worker.py"), str(theirs.fileno()), json.dumps(settings)]
+        self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=ENVIRONMENT | {"PATH": os.environ.get("PATH", "")},
+                                        cwd=self.folder.name, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.DEVNULL, start_new_session=True)
+        theirs.close()
+        self.socket.settimeout(300)
+        if self.socket.recv(16) != b"ready":
+            raise RuntimeError("the worker could not import numpy and torch")
+
+    def stop(self):
+        if self.process is not None:
+            self.socket.close()
+            self.process.kill()
+            self.process.wait()
+            self.folder.cleanup()
+            self.process = None
+
+    def send(self, job, arrays):
+        """Status and bytes of one job."""
+        if self.process is None or self.process.poll() is not None or sys.platform != "linux":
+            self.stop()
+            self.start()
+        with tempfile.TemporaryFile() as request, tempfile.TemporaryFile() as answer:
+            request.write(json.dumps(job).encode() + b"\n")
+            np.savez(request, **arrays)
+            request.seek(0)
+            self.socket.settimeout(job["seconds"] + 30)
+            try:
+                socket.send_fds(self.socket, [b"job"], [request.fileno(), answer.fileno()])
+                status = int(self.socket.recv(16))
+            except (OSError, ValueError):  # killed from inside, which namespaces prevent
+                self.stop()
+                status = None
+            answer.seek(0)
+            return status, answer.read(ANSWER_SIZE + 1)
+
+
+class Sandbox:
+    """A few workers behind one method that threads may call at the same time.
+
+    Args:
+        jobs: Number of workers.
+        hidden: Folders to cover even if they lie among the packages.
+        isolate: False gives up the namespaces.
+
+    Attributes:
+        isolated: Whether each child has a network, process ids and files of its own.
+        gaps: Sentences that say what is not contained.
+    """
+
+    def __init__(self, jobs=1, hidden=(), isolate=True):
+        self.free, self.workers = queue.SimpleQueue(), [Worker(hidden) for _ in range(jobs)]
+        for worker in self.workers:
+            self.free.put(worker)
+        self.isolated, self.drop, self.gaps = isolate, True, []
+
+    def __enter__(self):
+        problem = self._probe() if self.isolated else "not asked for"
+        if self.isolated and problem:
+            self.isolated = False
+        if not self.isolated:
+            self.drop = os.geteuid() == 0 and not self._probe()  # nobody may not be able to read this Python's files
+            self.gaps.append(f"no namespaces ({problem}): the network, the files and the processes that this user can reach "
+                             "stay open to submitted code. Time, memory and output are limited")
+        if os.geteuid() == 0:
+            self.gaps.append("grading runs as root: use an ordinary account")
+        return self
+
+    def _probe(self):
+        """Why a harmless function that imports something gives no answer, or ""."""
+        job, arrays = self._job([(1, "def probe():\n    import wave\n    return 1.0")], "probe", [([], [], [])], seconds=60)
+        status, raw = self._send(job, arrays)
+        if status == NO_ISOLATION:
+            return raw.decode(errors="replace")
+        try:
+            return "" if "0_r0" in read_arrays(raw) else "Python's own files cannot be read inside"
+        except Exception:
+            return "a child ended without an answer"
+
+    def __exit__(self, *_):
+        for worker in self.workers:
+            worker.stop()
+
+    @contextmanager
+    def _worker(self):
+        worker = self.free.get()
+        try:
+            yield worker
+        finally:
+            self.free.put(worker)
+
+    def _send(self, job, arrays):
+        with self._worker() as worker:
+            return worker.send(job, arrays)
+
+    def _job(self, cells, function, cases, seconds=5, memory=1 << 30, dtype="float64", forbidden=()):
+        arrays, lines = {}, []
+        for i, (arguments, wrt, weights) in enumerate(cases):
+            names = {f"a{i}_{k}": np.asarray(a) for k, a in enumerate(arguments) if not isinstance(a, (int, float))}
+            weight = {f"w{i}_{k}": np.asarray(w) for k, w in enumerate(weights)}
+            shown = [a if isinstance(a, (int, float)) else f"a{i}_{k}" for k, a in enumerate(arguments)]
+            lines.append({"arguments": shown, "wrt": list(wrt), "weights": list(weight)})
+            arrays |= names | weight
+        job = {"cells": cells, "function": function, "cases": lines, "seconds": seconds, "memory": memory, "dtype": dtype,
+               "forbidden": list(forbidden), "isolate": self.isolated, "drop": self.drop}
+        return job, arrays
+
+    def run(self, cells, function, cases, **limits):
+        """Call a submitted function on each case, in one child.
+
+        Args:
+            cells: [(number, text)] of the code cells.
+            function: Its name.
+            cases: [(arguments, wrt, weights)]: arrays or numbers; which of them are differentiated; one array for each value.
+            **limits: seconds, memory (bytes), dtype (torch's default in the child), forbidden (packages).
+
+        Returns:
+            {"0_r0": array, ...}: values r and gradients g of each case.
+
+        Raises:
+            NoAnswer: With the reason.
+        """
+        job, arrays = self._job(cells, function, cases, **limits)
+        status, raw = self._send(job, arrays)
+        if status == OVERTIME:
+            raise NoAnswer(f"stopped after {job['seconds']} s")
+        try:
+            values = read_arrays(raw)
+            if "error" in values:
+                reason = explain(values["error"].tolist(), job)
+        except Exception:  # forged, cut off, or empty: nothing of it is shown
+            raise NoAnswer("ended the process without an answer") from None
+        if "error" in values:
+            raise NoAnswer(reason)
+        return values
