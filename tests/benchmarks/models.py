@@ -17,6 +17,7 @@ import flowlib
 
 HIDDEN, BINS, BOX = (64, 64), 8, 5.0
 LAYERS = {"RealNVP": 8, "NSF": 4}
+SPLINE = {"num_bins": BINS, "tails": "linear", "tail_bound": BOX}  # as nflows, and normflows after it, name them
 
 
 class Net(nn.Sequential):
@@ -37,8 +38,9 @@ def of_flowlib(model, dim):
 
 
 def of_zuko(model, dim):
-    spline = {"univariate": partial(zuko.transforms.MonotonicRQSTransform, bound=BOX), "shapes": [(BINS,), (BINS,), (BINS - 1,)]}
-    flow = zuko.flows.NICE(dim, transforms=LAYERS[model], hidden_features=HIDDEN, **spline if model == "NSF" else {})
+    spline = partial(zuko.transforms.MonotonicRQSTransform, bound=BOX)
+    options = {"univariate": spline, "shapes": [(BINS,), (BINS,), (BINS - 1,)]} if model == "NSF" else {}
+    flow = zuko.flows.NICE(dim, transforms=LAYERS[model], hidden_features=HIDDEN, **options)
     return flow, lambda x: flow().log_prob(x), lambda n: flow().sample((n,))
 
 
@@ -47,7 +49,7 @@ def of_nflows(model, dim):
         mask = torch.arange(dim) % 2 == k % 2
         if model == "RealNVP":
             return nflows.transforms.AffineCouplingTransform(mask, Net)
-        return nflows.transforms.PiecewiseRationalQuadraticCouplingTransform(mask, Net, BINS, tails="linear", tail_bound=BOX)
+        return nflows.transforms.PiecewiseRationalQuadraticCouplingTransform(mask, Net, **SPLINE)
 
     transform = nflows.transforms.CompositeTransform([layer(k) for k in range(LAYERS[model])])
     flow = nflows.flows.Flow(transform, nflows.distributions.StandardNormal([dim]))
@@ -59,7 +61,7 @@ class NormflowsSpline(normflows.flows.Flow):
 
     def __init__(self, dim, k):
         super().__init__()
-        self.coupling = PiecewiseRationalQuadraticCoupling(torch.arange(dim) % 2 == k % 2, Net, BINS, tails="linear", tail_bound=BOX)
+        self.coupling = PiecewiseRationalQuadraticCoupling(torch.arange(dim) % 2 == k % 2, Net, **SPLINE)
 
     def forward(self, z, context=None):
         return self.coupling.inverse(z, context)

@@ -14,15 +14,17 @@ import statistics
 import sys
 import time
 import warnings
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-warnings.filterwarnings("ignore", message="Inputs to the softmax are not scaled down")  # nflows and normflows, at each call
+sys.path[:0] = [str(ROOT), str(ROOT / "book" / "tools")]
+warnings.filterwarnings("ignore", message="Inputs to the softmax are not scaled down")  # nflows' at each call
 
 from models import BINS, BUILDERS, HIDDEN, LAYERS  # noqa: E402
+from results import RESULTS, machine  # noqa: E402
 
 DIMS, BATCH, RUNS = (2, 16, 64), 1024, 3
 
@@ -41,7 +43,8 @@ def calls(build, model, dim):
 
     for _ in range(5):
         training_step()
-    timed = {"training step": training_step, "log_prob": torch.no_grad()(lambda: log_prob(x)), "sample": torch.no_grad()(lambda: sample(BATCH))}
+    timed = {"training step": training_step, "log_prob": torch.no_grad()(lambda: log_prob(x)),
+             "sample": torch.no_grad()(lambda: sample(BATCH))}
     return timed, sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
@@ -74,16 +77,6 @@ def cell(model, dim, rounds):
                "ratio_of_each_run": [round(r, 3) for r in ratios]}
 
 
-def machine() -> str:
-    """The processor as the system names it, and how many of its cores there are."""
-    import os
-    import platform
-
-    info = Path("/proc/cpuinfo")
-    names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
-    return f"{(names or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores"
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=LAYERS, help="only this model, and write nothing")
@@ -97,20 +90,18 @@ def main():
             for row in cell(model, dim, args.rounds):
                 rows.append(row)
                 times = "  ".join(f"{name} {t:8.3f}" for name, t in row["milliseconds"].items())
-                print(f"{model:8} D={dim:<3} {row['operation']:14} {times} ms   ratio {row['ratio']:.2f} {row['ratio_of_each_run']}", flush=True)
+                print(f"{model:8} D={dim:<3} {row['operation']:14} {times} ms   ratio {row['ratio']:.2f} "
+                      f"(runs {row['ratio_of_each_run']})", flush=True)
     if args.model or args.dim:
         return
-    from importlib.metadata import version
-
     result = {
-        "title": "Speed", "rows": rows, "batch": BATCH, "hidden": HIDDEN, "bins": BINS, "layers": LAYERS, "rounds": args.rounds, "runs": RUNS,
+        "rows": rows, "batch": BATCH, "hidden": HIDDEN, "bins": BINS, "layers": LAYERS, "rounds": args.rounds,
+        "runs": RUNS,
         "device": machine(), "threads": torch.get_num_threads(), "command": "make bench",
         "versions": {name: version(name) for name in ("torch", "zuko", "nflows", "normflows")},
         "date": datetime.date.today().isoformat(), "minutes": round((time.perf_counter() - start) / 60, 1),
     }
-    path = ROOT / "book" / "results" / "bench.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print("wrote", path.relative_to(ROOT))
+    (RESULTS / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,236 @@
+"""The numbers of the results page: how each is made, and the page from what was measured.
+
+    python book/tools/results.py run [ROW ...]    measure these rows (or all) again: book/results/ROW.json
+    python book/tools/results.py page             write book/results.md from these files
+
+A row is a command that is run once for each seed, in the repository's top folder. Its number is the last word that it
+prints, or stands in the `metrics.json` of a training run. The row's value is the median over the seeds (of errors the
+largest), its spread half the distance between the largest and the smallest. This file needs the standard library only,
+since the page is part of every build.
+"""
+import argparse
+import json
+import math
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+RESULTS = ROOT / "book" / "results"
+
+
+@dataclass(frozen=True)
+class Row:
+    section: str
+    name: str
+    unit: str
+    command: str  # with {seed}; a training run also has {out}
+    seeds: tuple[int, ...] = (0, 1, 2)
+    bound: bool = False  # the value is an upper bound of what the unit says, printed with <=
+    paper: tuple[float, str] | None = None  # the number to compare with, and whose it is
+    note: str = ""
+    tolerance: float = 0.0  # what rounding alone may change on another machine
+
+
+TRAIN = "python -m flowlib.train --model {} --data digits --out {{out}} --seed {{seed}}"
+EIGHT = "python book/results/rows/eight_gaussians.py {} --seed {{seed}}"
+EXACT = "python book/results/rows/exact.py {} --seed {{seed}}"
+
+
+def digits(name, model):
+    return Row("Digits", name, "bits/dim", TRAIN.format(model), bound=True)
+
+
+def eight(name, model):
+    return Row("Eight Gaussians", name, "KL, nats", EIGHT.format(model))
+
+
+def exact(name, case, unit, paper=(0.0, "exact"), **options):
+    return Row("Exact checks", name, unit, EXACT.format(case), paper=paper, **options)
+
+
+ROWS = {
+    "digits-nice": digits("NICE", "nice-flat"),
+    "digits-realnvp": digits("RealNVP", "realnvp-flat"),
+    "digits-nsf": digits("NSF, couplings", "nsf-flat"),
+    "gaussians-realnvp": eight("RealNVP, 8 layers", "RealNVP"),
+    "gaussians-nsf": eight("NSF, 4 couplings", "NSF"),
+    "exact-uniform": exact("Pixels under a uniform base", "uniform", "bits/dim", (8.0, "log2 256"), seeds=(0,),
+                           tolerance=1e-6, note="every level once"),
+    "exact-logit": exact("Logit preprocessing under a logistic base", "logit", "bits/dim",
+                         (8 - math.log2(0.9), "8 - log2(1 - 2·0.05)"), seeds=(0,), tolerance=1e-5,
+                         note="every level once"),
+    "exact-mixture": exact("Log-density of a logistic mixture, as a flow", "mixture", "largest error, nats",
+                           note="out to x = ±30"),
+    "exact-planar": exact("Eight planar maps, there and back", "planar", "largest error", note="10,000 points, D = 8"),
+    "exact-log-det": exact("Log-dets against autograd", "log_det", "largest error, nats", note="RealNVP and NSF, D = 8"),
+    "exact-integral": exact("Integral of a planar flow's density", "integral", "probability", (1.0, "exact"),
+                            tolerance=1e-4, note="by quadrature in the plane"),
+}
+
+
+def machine() -> str:
+    """The processor as the system names it, and how many cores there are."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{(names or [platform.processor() or platform.machine()])[0]}, {os.cpu_count()} cores"
+
+
+def once(row: Row, seed: int) -> dict:
+    """One run: its `value`, and for a training run the `beside` numbers of the same run and its `device`."""
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "run"
+        words = shlex.split(row.command.format(seed=seed, out=shlex.quote(str(out))))
+        # one thread, as in the Makefile: more gain nothing here, and change the last bits
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        done = subprocess.run([sys.executable, *words[1:]], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True,
+                              check=True)
+        if "{out}" not in row.command:
+            return {"value": float(done.stdout.split()[-1])}
+        metrics = json.loads((out / "metrics.json").read_text())
+    return {"value": metrics["test_bits_per_dim"], "device": metrics["device"],
+            "beside": {name: metrics[f"baseline_{name}"] for name in ("histogram", "gaussian")}}
+
+
+def measure(name: str) -> dict:
+    """Run a row for all of its seeds."""
+    row, start = ROWS[name], time.perf_counter()
+    runs = [once(row, seed) for seed in row.seeds]
+    values = [run["value"] for run in runs]
+    middle = max if row.unit.startswith("largest") else statistics.median
+    gpu = not all(run.get("device", "cpu").startswith("cpu") for run in runs)
+    return {
+        "section": row.section, "name": row.name, "note": row.note, "unit": row.unit, "bound": row.bound,
+        "value": middle(values), "spread": (max(values) - min(values)) / 2, "tolerance": row.tolerance, "values": values,
+        "paper": row.paper and {"value": row.paper[0], "source": row.paper[1]}, "beside": runs[0].get("beside", {}),
+        "seeds": list(row.seeds), "device": runs[0]["device"] if gpu else machine(), "gpu": gpu,
+        "minutes": round((time.perf_counter() - start) / 60, 2), "command": row.command,
+    }
+
+
+def read(name: str) -> dict:
+    return json.loads((RESULTS / f"{name}.json").read_text())
+
+
+def run(names):
+    for name in names or ROWS:
+        result = measure(name)
+        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        print(f"{name}: {shown(result)} {result['unit']} ({result['minutes']} min)", flush=True)
+
+
+def decimals(result):
+    """As many as let two digits of the spread be seen, six at most."""
+    spread = result["spread"] or result["tolerance"]
+    return min(6, max(0, 1 - math.floor(math.log10(spread)))) if spread else 3
+
+
+def number(value, decimals=3):
+    """Errors of rounding as powers of ten, all else as a decimal fraction."""
+    return f"{value:.1e}" if 0 < abs(value) < 1e-6 else f"{value:.{decimals}f}"
+
+
+def shown(result):
+    """The value as the page and the terminal print it."""
+    alone = len(result["seeds"]) == 1 or result["unit"].startswith("largest")
+    value = number(result["value"], decimals(result)) + ("" if alone else f" ± {result['spread']:.2g}")
+    return ("≤ " if result["bound"] else "") + value
+
+
+def known(result):
+    """The paper's number, or the exact one, with its source."""
+    if not result["paper"]:
+        return ""
+    value = result["paper"]["value"]
+    return f"{number(value, decimals(result) if value else 0)} ({result['paper']['source']})"
+
+
+INTRODUCTION = """# Results
+
+Every number on this page was measured by the command below its table (there with the first seed), in the repository's top
+folder. `make results` measures all of them again, `make results ROWS="digits-nice"` one, and `make bench` the times. A value
+is the median over the seeds, ± half the distance between the largest and the smallest; of errors it is the largest. A sign
+≤ marks an upper bound: dequantized images have no more bits/dim than that.
+"""
+
+SECTIONS = {
+    "Digits": "The 8×8 digits of scikit-learn with 17 levels: bits per dimension of 300 test images, preprocessing included.",
+    "Eight Gaussians": "Eight Gaussians of σ = 0.5 around a circle of radius 4; 3,000 steps of 256 fresh points. Their density "
+                       "is known, so the Kullback-Leibler divergence needs new points only, here 200,000; 0 is perfect.",
+    "Exact checks": "Cases whose answer is known.",
+}
+BASELINES = {"histogram": ("baseline: independent histograms", ""),
+             "gaussian": ("baseline: full-covariance Gaussian", "≤ ")}
+
+
+def table(*rows):
+    head, *rest = ["| " + " | ".join(map(str, row)) + " |" for row in rows]
+    return ["", head, "|" + "---|" * len(rows[0]), *rest, ""]
+
+
+def commands(lines):
+    return ["```bash", *lines, "```"]
+
+
+def typed(result):
+    """The command as one would type it, for the first seed."""
+    return result["command"].format(seed=result["seeds"][0], out="runs/" + result["name"].split(",")[0].lower())
+
+
+def section(title, results):
+    """One table, where it was measured, and how."""
+    rows = [(r["name"] + (f" ({r['note']})" if r["note"] else ""), shown(r), r["unit"], known(r),
+             ", ".join(map(str, r["seeds"])), r["minutes"], r["device"] if r["gpu"] else "not run on a GPU")
+            for r in results]
+    for baseline, value in results[0]["beside"].items():
+        name, sign = BASELINES[baseline]
+        rows.append((name, sign + number(value), results[0]["unit"], "", "", "", ""))
+    processors = sorted({f"Processor: {r['device']}." for r in results if not r["gpu"]})
+    head = ("what", "measured", "unit", "paper or truth", "seeds", "minutes", "GPU")
+    return ["", f"## {title}", "", SECTIONS[title], *table(head, *rows), *processors, "", *commands(map(typed, results))]
+
+
+def speed(bench):
+    """flowlib beside the libraries that it was timed against."""
+    libraries = list(bench["rows"][0]["milliseconds"])
+    head = ("model", "D", "parameters", "call", *libraries, "ratio")
+    rows = [(row["model"], row["dim"], f"{row['parameters']:,}", row["operation"],
+             *(f"{row['milliseconds'][name]:.2f}" for name in libraries), f"**{row['ratio']:.2f}**") for row in bench["rows"]]
+    layers = " and ".join(f"{n} couplings ({model})" for model, n in bench["layers"].items())
+    hidden = " and ".join(map(str, bench["hidden"]))
+    text = f"""Milliseconds of one call on a batch of {bench['batch']:,}: {layers}, networks of {hidden} units, {bench['bins']} bins,
+the same number of parameters in each library. All take turns in one process; processor time, threads: {bench['threads']};
+medians of {bench['runs']} runs of {bench['rounds']} rounds. The ratio is that of flowlib to the fastest of the others."""
+    versions = ", ".join(f"{name} {version}" for name, version in bench["versions"].items())
+    return ["", "## Speed", "", text, *table(head, *rows),
+            f"Processor: {bench['device']}; {versions}; {bench['date']}; not run on a GPU.", "", *commands([bench["command"]])]
+
+
+def page() -> str:
+    """The page, from all that was measured."""
+    lines = [INTRODUCTION.rstrip()]
+    for title in SECTIONS:
+        lines += section(title, [read(name) for name, row in ROWS.items() if row.section == title])
+    return "\n".join(lines + speed(read("bench"))) + "\n"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    todo = parser.add_subparsers(dest="todo", required=True)
+    todo.add_parser("run", help="measure rows").add_argument("rows", nargs="*", metavar="ROW", help=", ".join(ROWS))
+    todo.add_parser("page", help="write book/results.md")
+    args = parser.parse_args()
+    if args.todo == "run":
+        if unknown := set(args.rows) - set(ROWS):
+            parser.error(f"no row {', '.join(sorted(unknown))}; the rows are {', '.join(ROWS)}")
+        run(args.rows)
+    else:
+        (ROOT / "book" / "results.md").write_text(page())

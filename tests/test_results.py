@@ -1,0 +1,83 @@
+"""Every file of results is complete and made by a row that exists, one small row is measured again, the page shows all."""
+import math
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "book" / "tools"))
+
+import results  # noqa: E402
+from results import read  # noqa: E402
+
+FILES = sorted(results.RESULTS.glob("*.json"))
+SCHEMA = {"section": str, "name": str, "note": str, "unit": str, "bound": bool, "value": float, "spread": float,
+          "tolerance": float, "values": list, "beside": dict, "seeds": list, "device": str, "gpu": bool, "minutes": float,
+          "command": str}
+
+
+def test_every_row_is_measured_and_every_file_is_a_rows():
+    assert {path.stem for path in FILES} == {*results.ROWS, "bench"}
+
+
+@pytest.mark.parametrize("name", results.ROWS)
+def test_a_file_is_complete_and_made_by_its_row(name):
+    result, row = read(name), results.ROWS[name]
+    assert {key: type(value) for key, value in result.items() if key != "paper"} == SCHEMA
+    for key in ("section", "name", "note", "unit", "bound", "tolerance", "command"):
+        assert result[key] == getattr(row, key)
+    assert result["seeds"] == list(row.seeds) and len(result["values"]) == len(row.seeds)
+    low, high = min(result["values"]), max(result["values"])
+    assert math.isfinite(high - low) and low <= result["value"] <= high
+    assert result["spread"] == pytest.approx((high - low) / 2)
+    assert not result["gpu"] or "cpu" not in result["device"]
+    assert result["paper"] is None or (set(result["paper"]) == {"value", "source"} and result["paper"]["source"])
+    script = Path(result["command"].split()[1])
+    assert "{seed}" in result["command"] and (script.suffix != ".py" or (ROOT / script).exists())
+
+
+@pytest.mark.parametrize("name", [name for name, row in results.ROWS.items() if row.section == "Exact checks"])
+def test_exact_checks_are_exact(name):
+    result = read(name)
+    assert abs(result["value"] - result["paper"]["value"]) <= max(result["tolerance"], 1e-9)
+
+
+@pytest.mark.parametrize("model", ["nice", "realnvp", "nsf"])
+def test_the_flows_beat_both_baselines_of_their_run(model):
+    result = read(f"digits-{model}")
+    assert set(result["beside"]) == {"histogram", "gaussian"} and max(result["values"]) < min(result["beside"].values())
+
+
+def test_a_small_row_comes_out_the_same():
+    before, again = read("exact-logit"), results.measure("exact-logit")
+    assert abs(again["value"] - before["value"]) <= max(before["spread"], before["tolerance"])
+
+
+def test_the_speed_table_is_complete():
+    bench = read("bench")
+    cells = {(row["model"], row["dim"], row["operation"]) for row in bench["rows"]}
+    assert len(cells) == len(bench["rows"]) == 18
+    for row in bench["rows"]:
+        times = dict(row["milliseconds"])
+        own = times.pop("flowlib")
+        assert len(times) == 3 and row["ratio"] == pytest.approx(own / min(times.values()), abs=0.01)
+
+
+def test_the_page_shows_every_row_and_says_what_was_not_run_on_a_gpu():
+    page = results.page()
+    for name in results.ROWS:
+        result = read(name)
+        start = f"| {result['name']}"
+        (line,) = [line for line in page.splitlines() if line.startswith(start) and result["unit"] in line]
+        assert results.shown(result) in line
+        assert ("≤" in line) == result["bound"] and ("not run on a GPU" in line) != result["gpu"]
+        assert results.typed(result) in page
+    assert "## Speed" in page
+
+
+@pytest.mark.parametrize("value, spread, text", [(2.22512, 0.0113, "2.225 ± 0.011"), (0.0741, 0.2, "0.07 ± 0.2"),
+                                                 (1.2e-14, 3e-15, "1.2e-14 ± 3e-15")])
+def test_a_value_has_the_digits_that_its_spread_lets_stand(value, spread, text):
+    result = {"value": value, "spread": spread, "tolerance": 0.0, "bound": False, "seeds": [0, 1], "unit": "bits/dim"}
+    assert results.shown(result) == text and results.shown(result | {"bound": True}) == f"≤ {text}"
