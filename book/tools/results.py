@@ -201,16 +201,17 @@ def section(title, results):
 def speed(bench):
     """flowlib beside the libraries that it was timed against."""
     libraries = list(bench["rows"][0]["milliseconds"])
-    head = ("model", "D", "parameters", "call", *libraries, "ratio")
-    rows = [(row["model"], row["dim"], f"{row['parameters']:,}", row["operation"],
-             *(f"{row['milliseconds'][name]:.2f}" for name in libraries), f"**{row['ratio']:.2f}**") for row in bench["rows"]]
+    head = ("model", "D", "call", "ratio", *libraries)
+    rows = [(row["model"], row["dim"], row["operation"], f"**{row['ratio']:.2f}**",
+             *(f"{row['milliseconds'][name]:.2f}" for name in libraries)) for row in bench["rows"]]
+    sizes = dict.fromkeys(f"{row['parameters']:,} ({row['model']}, D = {row['dim']})" for row in bench["rows"])
     layers = " and ".join(f"{n} couplings ({model})" for model, n in bench["layers"].items())
     hidden = " and ".join(map(str, bench["hidden"]))
     text = f"""Milliseconds of one call on a batch of {bench['batch']:,}: {layers}, networks of {hidden} units, {bench['bins']} bins,
 the same number of parameters in each library. All take turns in one process; processor time, threads: {bench['threads']};
 medians of {bench['runs']} runs of {bench['rounds']} rounds. The ratio is that of flowlib to the fastest of the others."""
     versions = ", ".join(f"{name} {version}" for name, version in bench["versions"].items())
-    return ["", "## Speed", "", text, *table(head, *rows),
+    return ["", "## Speed", "", text, *table(head, *rows), f"Parameters: {', '.join(sizes)}.", "",
             f"Processor: {bench['device']}; {versions}; {bench['date']}; not run on a GPU.", "", *commands([bench["command"]])]
 
 
