@@ -17,7 +17,7 @@
   pen.area(square.map(at), { fill: red, "fill-opacity": 0.12 });
   pen.line([...square, square[0]].map(at), { stroke: red, "stroke-dasharray": "5 4", "stroke-width": 1.5 });
   pen.area(square.map(image), { fill: colour, "fill-opacity": Math.min(0.75, 0.22 / Math.abs(det)) });
-  for (const point of points) pen.line([image(point), image(point)], { stroke: colour, "stroke-width": 3.5, "stroke-linecap": "round" });
+  for (const point of points) pen.line([image(point), image(point)], { stroke: colour, "stroke-width": 2.8, "stroke-linecap": "round" });
   for (const stroke of letter) {
     pen.line(stroke.map(at), { stroke: red, "stroke-width": 3, "stroke-opacity": 0.5 });
     pen.line(stroke.map(image), { stroke: "#1f2328", "stroke-width": 4, "stroke-linejoin": "round" });
@@ -27,7 +27,7 @@
     const [x, y] = image(corner), [u, v] = [x - across(0), y - up(0)], size = Math.hypot(u, v) || 1;
     pen.line([at([0, 0]), [x, y]], { stroke: colour, "stroke-width": 4 });
     // a large round dot, which a finger can drag without moving the page
-    pen.line([[x, y], [x, y]], { stroke: colour, "stroke-width": 20, "stroke-linecap": "round", style: "touch-action: none; cursor: grab" });
+    pen.line([[x, y], [x, y]], { stroke: colour, "stroke-width": 18, "stroke-linecap": "round", style: "touch-action: none; cursor: grab" });
     pen.text(x + 22 * u / size, y + 22 * v / size + 5, ["A e₁", "A e₂"][i], { "font-weight": 600 });
   });
   pen.drag((x, y, pressed) => {

@@ -28,7 +28,7 @@
   pen.line([at([p, q]), at([p, q])], { stroke: red, "stroke-width": 5, "stroke-linecap": "round", "pointer-events": "none" });
 
   // the glass: its width is a fixed multiple of the square's side, so that more zoom only magnifies
-  const reach = 0.75 * side * Math.max(Math.hypot(...column1), Math.hypot(...column2), 0.2), [left, right, top, bottom] = [184, 396, 4, 216];
+  const reach = 0.6 * side * Math.max(...[0, 1].map(i => Math.abs(column1[i]) + Math.abs(column2[i])), 0.2), [left, right, top, bottom] = [184, 396, 4, 216];
   const gx = pen.scale([centre[0] - reach, centre[0] + reach], [left, right]), gy = pen.scale([centre[1] - reach, centre[1] + reach], [bottom, top]);
   const seen = point => { const [x, y] = f(square(point)); return [gx(x), gy(y)]; };
   const inside = ([x, y]) => x >= left && x <= right && y >= top && y <= bottom;
@@ -49,7 +49,7 @@
     { stroke: "#1f2328", "stroke-width": 2, "stroke-dasharray": "6 4" });
   pen.line([[left, top], [right, top], [right, bottom], [left, bottom], [left, top]], { stroke: "#8a929c", "stroke-width": 1 });
   pen.text(84, 182, "z, with the square", { fill: "#b04a00" });
-  pen.text(290, 234, `x, seen ${2 ** k} times larger`, { fill: blue });
+  pen.text(290, 234, `x, magnified ×${2 ** k}`, { fill: blue });
   pen.drag((x, y) => ({ "z₁": across.inverse(x), "z₂": up.inverse(y) }));
 
   const n = (v, digits) => (Math.abs(v) < 0.5 * 10 ** -digits ? 0 : v).toFixed(digits).replace("-", "−");
