@@ -42,3 +42,20 @@ def check_dim(dim: int) -> None:
     """ValueError where there is no dimension to act on."""
     if dim < 1:
         raise ValueError(f"dim must be positive, got {dim}")
+
+
+def _one_vector(vector: Tensor) -> bool:
+    # for all rows: then a matrix product is fastest, but autocast would run it in half precision
+    return vector.ndim == 1 and not torch.is_autocast_enabled(vector.device.type)
+
+
+def dot(value: Tensor, vector: Tensor) -> Tensor:
+    """The dot products of rows (..., D) with one vector (D,), or with one each (..., D)."""
+    return value @ vector if _one_vector(vector) else (value * vector).sum(-1)
+
+
+def add_outer(value: Tensor, factor: Tensor, vector: Tensor) -> Tensor:
+    """value + factor * vector by rows: (..., D), (...), and one vector (D,) or one each (..., D)."""
+    if value.ndim == 2 and factor.requires_grad and _one_vector(vector):  # slower, but backward it is matrix products too
+        return torch.addr(value, factor, vector)
+    return torch.addcmul(value, factor[..., None], vector)

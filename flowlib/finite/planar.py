@@ -6,8 +6,8 @@ import math
 import torch
 import torch.nn.functional as F
 
-from ..numerics import log_softplus, solve_monotone
-from .amortised import Amortised, check_dim
+from ..numerics import solve_monotone
+from .amortised import Amortised, add_outer, check_dim, dot
 
 __all__ = ["Planar"]
 
@@ -41,39 +41,40 @@ class Planar(Amortised):
         super().__init__(dim, torch.randn(2 * dim + 1) / math.sqrt(dim), context_dim)
 
     def _terms(self, value, context):
-        """u-hat and w (..., D), b, t = w.u and c = w.u-hat, each (...)."""
+        """u-hat and w (..., D), b, t = w.u and softplus(t) (...)."""
         u, w, b = self._params(value, context).split([self.dim, self.dim, 1], -1)
-        length2 = (w * w).sum(-1, keepdim=True)
+        length2 = (w * w).sum(-1)
         # w = 0 makes the map a translation by u tanh(b): nothing to correct, and nothing to divide by
-        some = length2 > torch.finfo(w.dtype).tiny
-        along = torch.where(some, w / length2.where(some, 1.0), 0.0)  # w / |w|^2
-        t = (w * u).sum(-1, keepdim=True)
-        c = torch.where(some, F.softplus(t) - 1, 0.0)
-        u_hat = u - t * along + c * along
-        return u_hat, w, b.squeeze(-1), torch.where(some, t, math.log(math.e - 1)).squeeze(-1), c.squeeze(-1)
+        none = length2 <= torch.finfo(w.dtype).tiny
+        t = (u * w).sum(-1).masked_fill(none, math.log(math.e - 1))
+        softplus = F.softplus(t, threshold=40.0)  # the default of 20 costs digits in float64
+        along = (softplus - t - 1) / length2.masked_fill(none, math.inf)
+        return torch.addcmul(u, along[..., None], w), w, b.squeeze(-1), t, softplus
 
     @staticmethod
-    def _log_det(a, t):
+    def _log_det(a, h, t, softplus):
         # 1 + sech^2(a) (softplus(t) - 1) = tanh^2(a) + sech^2(a) softplus(t): a sum of positive terms, so nothing cancels
-        # however close w.u-hat comes to -1. Its logarithm from the logarithms of the terms, so nothing underflows.
-        a = a.abs().clamp(min=1e3 * torch.finfo(a.dtype).tiny)
-        log_cosh = a + F.softplus(-2 * a) - math.log(2)
-        log_tanh = (-torch.expm1(-2 * a)).log() - F.softplus(-2 * a)
-        return torch.logaddexp(2 * log_tanh, log_softplus(t) - 2 * log_cosh)
+        # however close w.u-hat comes to -1; and as the square of a hypotenuse nothing underflows. Left of -40 the root of
+        # softplus(t) is e^(t/2), here as a second factor.
+        small = (0.5 * t + 20).clamp(math.log(torch.finfo(t.dtype).tiny) + 21, 0.0).exp()
+        root = softplus.clamp(min=math.exp(-40)).sqrt() * small
+        return 2 * torch.hypot(h, root / a.clamp(-80.0, 80.0).cosh()).log()
 
     def forward(self, z, context=None):
-        u_hat, w, b, t, _ = self._terms(z, context)
-        a = (w * z).sum(-1) + b
-        return z + u_hat * torch.tanh(a)[..., None], self._log_det(a, t)
+        u_hat, w, b, t, softplus = self._terms(z, context)
+        a = dot(z, w) + b
+        h = torch.tanh(a)
+        return add_outer(z, h, u_hat), self._log_det(a, h, t, softplus)
 
     def inverse(self, x, context=None):
-        u_hat, w, b, t, c = self._terms(x, context)
-        projection = (w * x).sum(-1)
-        b, c = b.expand_as(projection), c.expand_as(projection)
+        u_hat, w, b, t, softplus = self._terms(x, context)
+        projection = dot(x, w)
+        b, c = b.expand_as(projection), (softplus - 1).expand_as(projection)
         reach = c.detach().abs() + 1e-3 * (1 + projection.detach().abs())  # |s - w.x| <= |c|, with room for rounding
         s = solve_monotone(_along_w, projection, projection.detach() - reach, projection.detach() + reach, b, c)
         a = s + b
-        return x - u_hat * torch.tanh(a)[..., None], -self._log_det(a, t)
+        h = torch.tanh(a)
+        return add_outer(x, -h, u_hat), -self._log_det(a, h, t, softplus)
 
 
 def _along_w(s, b, c):

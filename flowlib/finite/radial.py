@@ -58,7 +58,7 @@ class Radial(Amortised):
         center, alpha, sigma = self._terms(z, context)
         away = z - center
         r = _norm(away)
-        return center + away * ((r + sigma) / (alpha + r))[..., None], self._log_det(r, alpha, sigma)
+        return torch.addcmul(center, away, ((r + sigma) / (alpha + r))[..., None]), self._log_det(r, alpha, sigma)
 
     def inverse(self, x, context=None):
         center, alpha, sigma = self._terms(x, context)
@@ -68,7 +68,7 @@ class Radial(Amortised):
         root = (b * b + 4 * alpha * distance).clamp(min=torch.finfo(x.dtype).tiny).sqrt()
         # of the two forms of the root, the one that adds
         r = torch.where(b > 0, 0.5 * (root + b), 2 * alpha * distance / (root + b.abs()))
-        return center + away * ((alpha + r) / (r + sigma))[..., None], -self._log_det(r, alpha, sigma)
+        return torch.addcmul(center, away, ((alpha + r) / (r + sigma))[..., None]), -self._log_det(r, alpha, sigma)
 
 
 def _norm(away):
