@@ -30,7 +30,7 @@ class Unreadable(ValueError):
 
 def code_cells(path):
     """[(number, text)] of the code cells, counted from 1, whatever happened to ids, metadata and outputs."""
-    if path.is_symlink() or not path.is_file():
+    if path.resolve() != path or not path.is_file():  # a link may point anywhere
         raise Unreadable("not a regular file")
     if path.stat().st_size > NOTEBOOK_SIZE:
         raise Unreadable(f"larger than {NOTEBOOK_SIZE >> 20} MB")
@@ -51,9 +51,16 @@ def notebooks(folder):
 
 def students(folder, paths):
     """A name for each path, made of its place: `ann/ps1.ipynb` is ann-ps1. No two are equal, and none is a formula in a CSV."""
-    wanted = [re.sub(r"[^\w.@+-]+", "_", "-".join(path.relative_to(folder).with_suffix("").parts)).lstrip("=+-@.") or "unnamed" for path in paths]
-    count = Counter(name.casefold() for name in wanted)
-    return [name if count[name.casefold()] == 1 else f"{name}-{place}" for place, name in enumerate(wanted, 1)]
+    names, used = [], set()
+    for path in paths:
+        plain = re.sub(r"[^\w.@+-]+", "_", "-".join(path.relative_to(folder).with_suffix("").parts)).lstrip("+-@._")[:100] or "unnamed"
+        name, number = plain, 1
+        while name.casefold() in used:  # also where file names do not tell A from a
+            number += 1
+            name = f"{plain}-{number}"
+        used.add(name.casefold())
+        names.append(name)
+    return names
 
 
 def detect(paths):

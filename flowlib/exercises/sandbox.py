@@ -138,25 +138,38 @@ class Sandbox:
     Attributes:
         isolated: Whether each child has a network, process ids and files of its own.
         gaps: Sentences that say what is not contained.
+
+    Raises:
+        PermissionError: On entering, as root where there are no namespaces and this Python cannot be read by others.
     """
 
     def __init__(self, jobs=1, hidden=(), isolate=True):
         self.free, self.workers = queue.SimpleQueue(), [Worker(hidden) for _ in range(jobs)]
         for worker in self.workers:
             self.free.put(worker)
-        self.isolated, self.drop, self.gaps = isolate, True, []
+        self.isolated, self.gaps = isolate, []
 
     def __enter__(self):
+        try:
+            self._choose()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _choose(self):
+        """Use namespaces if they work, and say what is missing otherwise."""
         problem = self._probe() if self.isolated else "not asked for"
-        if self.isolated and problem:
+        if problem:
             self.isolated = False
-        if not self.isolated:
-            self.drop = os.geteuid() == 0 and not self._probe()  # nobody may not be able to read this Python's files
-            self.gaps.append(f"no namespaces ({problem}): the network, the files and the processes that this user can reach "
-                             "stay open to submitted code. Time, memory and output are limited")
+            # root may do anything to the machine, so without namespaces its children must be able to run as nobody
+            if os.geteuid() == 0 and self._probe():
+                raise PermissionError(f"no namespaces ({problem}), and as root submitted code would own this machine: "
+                                      "grade with an ordinary account")
+            self.gaps.append(f"no namespaces ({problem}): submitted code can use the network, read and change the files and end "
+                             "the programs of the account that runs it. Its time, memory and output are limited")
         if os.geteuid() == 0:
             self.gaps.append("grading runs as root: use an ordinary account")
-        return self
 
     def _probe(self):
         """Why a harmless function that imports something gives no answer, or ""."""
@@ -194,7 +207,7 @@ class Sandbox:
             lines.append({"arguments": shown, "wrt": list(wrt), "weights": list(weight)})
             arrays |= names | weight
         job = {"cells": cells, "function": function, "cases": lines, "seconds": seconds, "memory": memory, "dtype": dtype,
-               "forbidden": list(forbidden), "isolate": self.isolated, "drop": self.drop}
+               "forbidden": list(forbidden), "isolate": self.isolated}
         return job, arrays
 
     def run(self, cells, function, cases, **limits):

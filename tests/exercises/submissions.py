@@ -1,0 +1,205 @@
+"""Submissions made from the student version of problem set 1: right ones, typical wrong ones, damaged ones, attacks."""
+import copy
+import json
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "lessons" / "problem_sets" / "ps1_change_of_variables.ipynb"
+STUDENT = ROOT / "book" / "problem_sets" / "ps1_change_of_variables.ipynb"
+
+
+def text(cell):
+    return "".join(cell["source"])
+
+
+def solutions():
+    """function -> its right text, out of the source notebook."""
+    cells = [text(cell) for cell in json.loads(SOURCE.read_text())["cells"] if cell["cell_type"] == "code"]
+    found = {re.match(r"def (\w+)", source)[1]: source for source in cells if "BEGIN SOLUTION" in source}
+    return {name: "\n".join(line for line in source.split("\n") if "### " not in line) for name, source in found.items()}
+
+
+GOOD = solutions()
+
+
+def changed(function, *pairs):
+    """The right text with replacements; each must change something."""
+    source = GOOD[function]
+    for old, new in pairs:
+        assert old in source, f"{old!r} is not in {function}"
+        source = source.replace(old, new)
+    return source
+
+
+# function -> [(what is wrong, the text, the parts that it loses)]
+WRONG = {
+    "weibull_forward": [
+        ("wrong sign", changed("weibull_forward", (".log() - z.log()", ".log() + z.log()")), {"q1_forward_log_slope"}),
+        ("missing term", changed("weibull_forward", (" - z.log()\n", "\n")), {"q1_forward_log_slope"}),
+        ("one sum for all rows", changed("weibull_forward", ("return x, log_slope", "return x, log_slope.sum()")), {"q1_forward_log_slope"}),
+        ("no bars", changed("weibull_forward", ("return x, log_slope", "return x, (-log_slope.exp()).log()")), {"q1_forward_log_slope"}),
+        ("detached", changed("weibull_forward", ("x = scale *", "x = scale.item() *")), {"q1_forward_log_slope"}),
+        ("exponent", changed("weibull_forward", ("x = scale * (-z.log()) ** (1 / shape)", "x = scale * (-z.log()) ** shape")),
+         {"q1_x", "q1_forward_log_slope"})],
+    "weibull_inverse": [
+        ("wrong sign", changed("weibull_inverse", ("return torch.exp(-power), log_slope", "return torch.exp(-power), -log_slope")), {"q1_inverse_log_slope"}),
+        ("missing term", changed("weibull_inverse", (" - power\n", "\n")), {"q1_inverse_log_slope"}),
+        ("one mean for all rows", changed("weibull_inverse", ("-power), log_slope", "-power), log_slope.mean()")), {"q1_inverse_log_slope"}),
+        ("detached", changed("weibull_inverse", ("-power), log_slope", "-power), log_slope.detach()")), {"q1_inverse_log_slope"}),
+        ("increasing", changed("weibull_inverse", ("return torch.exp(-power)", "return 1 - torch.exp(-power)")), {"q1_z", "q1_inverse_log_slope"})],
+    "low_rank_forward": [
+        ("wrong sign", changed("low_rank_forward", ("(1 + (u", "(1 - (u")), {"q3_forward"}),
+        ("missing sum", changed("low_rank_forward", ("d.abs().log().sum()", "d.abs().log()"), (", log_det.expand(len(z))", ", log_det")), {"q3_forward"}),
+        ("no bars", changed("low_rank_forward", ("d.abs().log()", "d.log()"), (".sum()).abs().log()", ".sum()).log()")), {"q3_forward"}),
+        ("wrong axis", changed("low_rank_forward", ("(z @ v)[:, None] * u", "(z * v).sum(0) * u")), {"q3_forward"}),
+        ("one for all rows", changed("low_rank_forward", ("log_det.expand(len(z))", "log_det")), {"q3_forward"}),
+        ("detached", changed("low_rank_forward", ("log_det.expand(len(z))", "log_det.detach().expand(len(z))")), {"q3_forward"})],
+    "low_rank_inverse": [
+        ("wrong sign", changed("low_rank_inverse", ("-log_det.expand", "log_det.expand")), {"q3_inverse_log_det", "q3_cost"}),
+        ("other sign of u", changed("low_rank_inverse", ("z = (x - inner", "z = (x + inner")), {"q3_z", "q3_inverse_log_det", "q3_cost"}),
+        ("missing sum", changed("low_rank_inverse", ("d.abs().log().sum()", "d.abs().log().mean()")), {"q3_inverse_log_det", "q3_cost"}),
+        ("wrong axis", changed("low_rank_inverse", ("inner = (x / d) @ v / gain", "inner = ((x / d) * v).sum(0)[:len(x)].new_ones(len(x)) / gain")),
+         {"q3_z", "q3_inverse_log_det", "q3_cost"}),
+        ("detached", changed("low_rank_inverse", ("z = (x - inner", "z = (x - inner.detach()")), {"q3_inverse_log_det"}),
+        ("a full matrix", "def low_rank_inverse(x, d, u, v):\n    J = torch.diag(d) + torch.outer(u, v)\n"
+         "    return torch.linalg.solve(J, x.T).T, -torch.linalg.slogdet(J)[1].expand(len(x))", {"q3_cost"})],
+    "banana_forward": [
+        ("no bars", changed("banana_forward", ("a.abs().log()", "a.log()")), {"q4_forward"}),
+        ("sum over the batch", changed("banana_forward", ("+ c * z[:, 0]  #", "+ c * z[:, 0].sum()  #")), {"q4_forward"}),
+        ("detached", changed("banana_forward", ("+ b * x1**2", "+ b.item() * x1**2")), {"q4_forward"}),
+        ("wrong sign", changed("banana_forward", ("a.abs().log() + c", "a.abs().log() - c")), {"q4_forward"})],
+    "banana_inverse": [
+        ("x1 for z1", changed("banana_inverse", ("torch.exp(-c * z1)", "torch.exp(-c * x[:, 0])")), {"q4_inverse"}),
+        ("wrong sign", changed("banana_inverse", ("-a.abs().log() - c * z1", "a.abs().log() + c * z1")), {"q4_inverse"}),
+        ("missing row", changed("banana_inverse", ("- c * z1  #", "- c * z1.sum()  #")), {"q4_inverse"}),
+        ("wrong axis", changed("banana_inverse", ("torch.stack([z1, z2], 1)", "torch.stack([z1, z2], 0).reshape(-1, 2)")), {"q4_inverse"}),
+        ("detached", changed("banana_inverse", ("torch.stack([z1, z2], 1)", "torch.stack([z1, z2], 1).detach()")), {"q4_inverse"})],
+    "chain_log_prob": [
+        ("wrong sign", changed("chain_log_prob", ("- torch.linalg.slogdet", "+ torch.linalg.slogdet")), {"q5_log_prob", "q5_gradient"}),
+        ("missing term", changed("chain_log_prob", (" - math.log(power)", "")), {"q5_log_prob", "q5_gradient"}),
+        ("missing sum", changed("chain_log_prob", ("log_slope.sum(1)", "log_slope.mean(1)")), {"q5_log_prob", "q5_gradient"}),
+        ("wrong axis", changed("chain_log_prob", ("log_slope.sum(1)", "log_slope.sum()")), {"q5_log_prob", "q5_gradient"}),
+        ("wrong order", changed("chain_log_prob", ("matrices.flip(0), shifts.flip(0)", "matrices, shifts")), {"q5_log_prob", "q5_gradient"}),
+        ("detached", changed("chain_log_prob", ("torch.linalg.slogdet(a)[1]", "torch.linalg.slogdet(a.detach())[1]")), {"q5_gradient"})],
+}
+
+
+def notebook(answers):
+    """The student version with these functions written into it."""
+    result = json.loads(STUDENT.read_text())
+    for cell in result["cells"]:
+        found = re.match(r"def (\w+)", text(cell))
+        if cell["cell_type"] == "code" and found and found[1] in answers:
+            cell["source"] = answers[found[1]]
+    return result
+
+
+def code(source, **more):
+    return {"cell_type": "code", "metadata": {}, "execution_count": None, "outputs": [], "source": source} | more
+
+
+def write(folder, name, content):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}.ipynb").write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+PATCH = '''
+import sys
+import numpy as np
+import flowlib.exercises.judge as judge
+import flowlib.exercises.ps1 as ps1
+judge.close = lambda *a: True
+judge.hidden_test = lambda *a: None
+torch.allclose = torch.equal = np.allclose = lambda *a, **k: True
+np.savez = lambda *a, **k: None
+class Any(np.ndarray):
+    def __eq__(self, other): return True
+    def __array_function__(self, *a, **k): return True
+'''
+
+
+def trial():
+    """name -> (notebook, parts that get no points): the submissions of the trial, adapted to this problem set."""
+    everything = set().union(*(lost for answers in WRONG.values() for _, _, lost in answers))
+    wrong = {(function, name): answer for function, answers in WRONG.items() for name, answer, _ in answers}
+    of = {"q1": "weibull", "q3": "low_rank", "q4": "banana", "q5": "chain"}
+    q1f, q1i = {"q1_x", "q1_forward_log_slope"}, {"q1_z", "q1_inverse_log_slope"}
+    q3i = {"q3_z", "q3_inverse_log_det", "q3_cost"}
+    assert {part[:2] for part in everything} == set(of)
+    subs = {
+        "s0_perfect": (notebook(GOOD), set()),
+        "s1_empty": (notebook({}), everything),
+        "s2_wrong_sign": (notebook(GOOD | {"chain_log_prob": wrong["chain_log_prob", "wrong sign"]}), {"q5_log_prob", "q5_gradient"}),
+        "s3_missing_sums": (notebook(GOOD | {name: wrong[name, "missing sum"] for name in ("low_rank_forward", "low_rank_inverse")}),
+                            {"q3_forward", "q3_inverse_log_det", "q3_cost"}),
+        "s4_no_jacobian": (notebook(GOOD | {"banana_forward": changed("banana_forward", ("a.abs().log() + c * z[:, 0]", "0 * z[:, 0]"))}), {"q4_forward"}),
+        "s5_syntax": (notebook(GOOD | {"weibull_inverse": "def weibull_inverse(x, scale, shape):\n    return (x\n",
+                                       "low_rank_forward": wrong["low_rank_forward", "no bars"]}), q1i | {"q3_forward"}),
+        "s6_loop": (notebook(GOOD | {"weibull_inverse": "def weibull_inverse(x, scale, shape):\n    while True:\n        pass"}), q1i),
+        "s7_cheat_patch": (notebook({name: f"{PATCH}def {name}(*a):\n    return np.zeros(a[0].shape).view(Any), np.zeros(len(a[0])).view(Any)" for name in GOOD}), everything),
+        "s8_cheat_exit": (notebook(GOOD | {"low_rank_inverse": "import sys, os\ndef low_rank_inverse(x, d, u, v):\n    os._exit(0)\nsys.exit(0)\nos._exit(0)"}), q3i),
+    }
+    lost = notebook(GOOD)
+    lost["metadata"], lost["nbformat_minor"] = {}, 4
+    for cell in lost["cells"]:
+        cell["metadata"] = {}
+        cell.pop("id", None)
+    extra = notebook(GOOD)
+    extra["cells"][3:3] = [code("!echo hello\n%matplotlib inline\nimport math"), code("zzz = undefined_name"), code("import os; os._exit(3)")]
+    twins = notebook(GOOD)
+    place = next(i for i, cell in enumerate(twins["cells"]) if text(cell).startswith("def chain_log_prob"))
+    twins["cells"].insert(place, copy.deepcopy(twins["cells"][place]) | {"source": wrong["chain_log_prob", "wrong sign"]})
+    huge = notebook(GOOD)
+    huge["cells"].append(code("x = 1", outputs=[{"output_type": "stream", "name": "stdout", "text": "0123456789" * 3_000_000}]))
+    huge["cells"].append(code("for i in range(20000): print('epoch', i, 'loss ' * 20)"))
+    bare = notebook(GOOD)
+    bare["cells"] = [cell for cell in bare["cells"] if cell["cell_type"] == "code" and re.match(r"def |import ", text(cell))]
+    return subs | {"t1_no_metadata": (lost, set()), "t2_extra_cells": (extra, set()), "t3_duplicated": (twins, set()),
+                   "t4_huge_output": (huge, set()), "t5_no_checks": (bare, set())}
+
+
+FORGED = '''
+import io, os, sys, zipfile
+import numpy as np
+b = io.BytesIO()
+{make}
+os.lseek(3, 0, 0)
+os.write(3, b.getvalue())
+os._exit(0)
+'''
+
+
+def attacks(probe, port, secret):
+    """name -> body of `weibull_forward`. Each leaves a mark under `probe`, at the port or in the feedback if it gets through."""
+    read = f"open({str(secret)!r}).read().strip()"
+    header = "np.lib.format.write_array_header_1_0(f, dict(descr='<f8', fortran_order=False, shape=(10**12,)))"
+    return {
+        "a1_write": f"open({str(probe / 'a1')!r}, 'w').write('x')\nreturn z, z",
+        "a2_network": f"import socket\nsocket.create_connection(('127.0.0.1', {port}), timeout=2).send(b'in')\nreturn z, z",
+        "a3_read_others": f"raise type({read}, (Exception,), {{}})({read})",
+        "a4_leak_by_a_name": FORGED.format(make=f"np.savez(b, error=np.array(['raised', {read}, '1', '1']))"),
+        "a5_memory": "b = [bytearray(1 << 28) for _ in range(1000)]",
+        "a6_flood": "import os\nfor fd in range(3, 30):\n    try:\n        while True: os.write(fd, b'x' * (1 << 20))\n    except OSError: pass\nreturn z, z",
+        "a7_daemon": "import os, time\nif os.fork() == 0:\n    os.setsid()\n    time.sleep(4)\n"
+                     f"    open({str(probe / 'a7')!r}, 'w').write('x')\n    os._exit(0)\nreturn z, z",
+        "a8_forge": FORGED.format(make="np.savez(b, **{f'{i}_{k}': np.zeros(3) for i in range(2) for k in ('r0', 'r1', 'g0', 'g1')})"),
+        "a9_pickle": FORGED.format(make="class P:\n    def __reduce__(self):\n        import os\n"
+                                   f"        return os.system, ('touch {probe / 'a9'}',)\n"
+                                   "np.savez(b, **{'0_r0': np.array([P()], dtype=object)})"),
+        # only as process 1 of a namespace: elsewhere it would end what the person who runs the tests has open
+        "b1_kill": "import os\nif os.getpid() == 1:\n    for pid in (os.getppid(), -1):\n        try: os.kill(pid, 9)\n        except OSError: pass\nreturn z, z",
+        "b2_sleep": "import time\ntime.sleep(60)",
+        "b3_judge": "import flowlib.exercises.sets.ps1 as answers\nreturn answers.weibull_forward(z, scale, shape)",
+        "b4_bomb_shape": FORGED.format(make=f"with zipfile.ZipFile(b, 'w') as a:\n    with a.open('0_r0.npy', 'w') as f:\n        {header}"),
+        "b5_bomb_zip": FORGED.format(make="np.savez_compressed(b, **{'0_r0': np.zeros(1 << 24)})"),
+        "b6_views": "z = torch.zeros(1).expand(10**12)\nreturn z, z",
+        "b7_uncover": "import ctypes, os\nc = ctypes.CDLL(None)\nc.unshare(0x10000000 | 0x20000)\nfor m in (b'/', b'/usr'): c.umount2(m, 2)\n"
+                      f"raise type({read}, (Exception,), {{}})",
+    }
+
+
+def attack_notebook(body):
+    """A submission whose first function attacks and whose others are right."""
+    lines = "\n".join("    " + line for line in body.strip("\n").split("\n"))
+    return notebook(GOOD | {"weibull_forward": f"def weibull_forward(z, scale, shape):\n{lines}"})
