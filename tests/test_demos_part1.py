@@ -1,0 +1,115 @@
+"""The interactive figures of Lessons 3 and 4, in a browser, from disk: by keyboard, by mouse, on a narrow screen. What they say is
+held to determinants computed here."""
+import math
+import re
+import shutil
+
+import pytest
+import torch
+
+from flowlib import viz
+from flowlib.checks import jacobian
+
+CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+COLUMNS = {"a (column 1, right)": 1.2, "b (column 1, up)": 0.4, "c (column 2, right)": 0.5, "d (column 2, up)": 1.1}
+MAPS = {
+    "banana": lambda z: torch.stack([z[0], z[1] * torch.exp(z[0] / 2) + z[0] ** 2 / 2]),
+    "polar coordinates": lambda z: (z[0] + 2.5) * torch.stack([torch.cos(z[1]), torch.sin(z[1])]),
+    "waves": lambda z: z + 0.4 * torch.sin(2 * z.flip(0)),
+    "swirl, keeps areas": lambda z: torch.stack([torch.stack([torch.cos(a := 2 * torch.exp(-z @ z / 2)), -torch.sin(a)]),
+                                                 torch.stack([torch.sin(a), torch.cos(a)])]) @ z,
+    "fold, no bijection": lambda z: torch.stack([z[0], z[1] ** 3 / 3 - z[0] * z[1]]),
+}
+
+
+@pytest.fixture
+def opened(tmp_path):
+    """Opens the HTML of a figure from disk in a page 400 px wide; afterwards no error was logged and nothing is wider."""
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page, faults = browser.new_page(viewport={"width": 400, "height": 900}), []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda message: faults.append(message.text))
+
+        def show(figure):
+            html = f"<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>{figure.data}"
+            (tmp_path / "page.html").write_text(html, encoding="utf-8")
+            page.goto((tmp_path / "page.html").as_uri())
+            return page
+
+        yield show
+        assert page.evaluate("document.documentElement.scrollWidth") <= 400
+        browser.close()
+    assert not faults
+
+
+def said(page, pattern):
+    """The numbers that the figure's sentence gives; it is the text below the figure and its alternative text alike."""
+    sentence = page.locator("p").text_content()
+    assert sentence in page.locator("svg").get_attribute("aria-label")
+    found = re.search(pattern, sentence)
+    assert found, sentence
+    return [float(number.replace("−", "-")) for number in found.groups()]
+
+
+def test_matrix_and_square(opened):
+    controls = {name: (-1.6, 1.6, 0.1, start) for name, start in COLUMNS.items()}
+    page = opened(viz.demo("matrix_square", alt="A square.", controls=controls, data={"points": [[0.5, 0.5]]}, size=(400, 400)))
+    area, kept = r"around the corners: (−?[\d.]+);", r"kept\. Area ([\d.]+), so the density of X on it is (\d+\.\d+)\."
+    assert said(page, area) == [1.12]
+    page.get_by_label("a (column 1, right)").focus()
+    page.keyboard.press("ArrowRight")
+    assert said(page, area) == [pytest.approx(1.3 * 1.1 - 0.4 * 0.5)]
+    assert said(page, kept) == [1.23, pytest.approx(1 / 1.23, abs=0.005)]
+
+    page.get_by_label("d (column 2, up)").focus()
+    page.keyboard.press("Home")  # d = -1.6 turns the square over
+    assert said(page, area + " the letter is mirrored") == [pytest.approx(1.3 * -1.6 - 0.4 * 0.5)]
+    for name, value in zip(COLUMNS, ("1.2", "0.6", "0.8", "0.4")):
+        page.get_by_label(name).fill(value)
+    assert "signed area 0.00, and X has no density" in page.locator("p").inner_text()
+
+    box = page.locator("svg").bounding_box()
+
+    def at(x, y):  # the pixel of a point of the plane
+        return box["x"] + box["width"] * (200 + 195 * x / 3.3) / 400, box["y"] + box["height"] * (200 - 195 * y / 3.3) / 400
+
+    page.mouse.move(*at(1.2, 0.6))
+    page.mouse.down()
+    page.mouse.move(*at(1.0, -0.5), steps=4)
+    page.mouse.up()
+    assert [page.get_by_label(name).input_value() for name in COLUMNS] == ["1", "-0.5", "0.8", "0.4"]
+    assert said(page, area) == [0.80]
+
+
+def test_zoom_tells_the_determinant(opened):
+    controls = {"map": list(MAPS), "z₁": (-2, 2, 0.1, 0.5), "z₂": (-2, 2, 0.1, 0.5), "zoom, in doublings": (0, 8, 1, 0)}
+    page = opened(viz.demo("zoom", alt="A square under a glass.", controls=controls, size=(400, 240)))
+    numbers = r"Its image has (−?[\d.]+) times its signed area; the Jacobian's parallelogram, (−?[\d.]+) times\. They differ by (\d+\.\d+)\."
+    for z in ((0.5, 0.5), (-1.2, 0.3), (1.0, 1.0)):
+        page.get_by_label("z₁", exact=True).fill(str(z[0]))
+        page.get_by_label("z₂", exact=True).fill(str(z[1]))
+        for name, f in MAPS.items():
+            page.get_by_label("map", exact=True).select_option(name)
+            page.get_by_label("zoom, in doublings").focus()
+            page.keyboard.press("End")
+            J = jacobian(f, torch.tensor(z, dtype=torch.float64))
+            det = torch.linalg.det(J).item()
+            assert said(page, numbers) == [pytest.approx(det, abs=2e-3), pytest.approx(det, abs=6e-4), pytest.approx(0, abs=2e-3)], name
+
+
+def test_zoom_shows_an_error_of_second_order(opened):
+    controls = {"map": list(MAPS), "z₁": (-2, 2, 0.1, 0.5), "z₂": (-2, 2, 0.1, 0.5), "zoom, in doublings": (0, 8, 1, 0)}
+    page = opened(viz.demo("zoom", alt="A square under a glass.", controls=controls, size=(400, 240)))
+    slider, gaps = page.get_by_label("zoom, in doublings"), []
+    slider.focus()
+    for _ in range(4):
+        gaps += said(page, r"They differ by (\d+\.\d+)\.")
+        page.keyboard.press("ArrowRight")
+    # for the banana, the mean of exp(z1 / 2) over a side s exceeds its middle value by the factor sinh(s / 4) / (s / 4)
+    expected = [math.exp(0.25) * (math.sinh(s / 4) / (s / 4) - 1) for s in (4, 2, 1, 0.5)]
+    assert gaps == [pytest.approx(gap, abs=6e-3) for gap in expected]
+    assert gaps[0] > 3.5 * gaps[1] > 3.5 ** 2 * gaps[2] > 0
