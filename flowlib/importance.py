@@ -1,0 +1,67 @@
+"""How far importance weights w = p/q can be trusted: their effective sample size, and the weight of their tail."""
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["effective_sample_size", "pareto_k"]
+
+
+def effective_sample_size(log_weights: Tensor) -> Tensor:
+    r"""$(\sum_i w_i)^2 / \sum_i w_i^2$: how many draws from p itself n weighted draws from q are worth, between 1 and n.
+
+    Args:
+        log_weights: $\ln w$ up to a constant, (n, ...).
+
+    Returns:
+        The size, of shape `log_weights.shape[1:]`.
+
+    Example:
+        >>> effective_sample_size(torch.tensor([0.0, 0.0, -100.0]))
+        tensor(2.)
+    """
+    weights = (log_weights - log_weights.amax(0)).exp()
+    return weights.sum(0).square() / weights.square().sum(0)
+
+
+def pareto_k(log_weights: Tensor) -> float:
+    r"""The shape $\hat k$ of a generalised Pareto law fitted to the largest weights, $3\sqrt n$ of them but a fifth at most.
+
+    Above 0.7 an estimate from these weights is not to be trusted, however good its effective sample size looks: the weights that
+    matter most have not been drawn yet (Vehtari et al. 2024, arXiv:1507.02646). The fit is the quasi-Bayesian one of Zhang and
+    Stephens (2009): the likelihood of $b = k/\sigma$ is averaged over a grid, since k has a closed form given b; a prior
+    that is worth ten observations at 1/2 steadies it.
+
+    Args:
+        log_weights: $\ln w$ up to a constant, (n,).
+
+    Returns:
+        k; $-\infty$ where the largest weights are equal.
+
+    Raises:
+        ValueError: Fewer than 25 weights, so that there is no tail to fit.
+
+    Example:
+        >>> torch.manual_seed(0).initial_seed()
+        0
+        >>> round(pareto_k(-0.5 * torch.rand(100_000, dtype=torch.float64).log()), 1)  # w = u^(-1/2) is Pareto with k = 1/2
+        0.5
+    """
+    n = len(log_weights)
+    if log_weights.ndim != 1 or n < 25:
+        raise ValueError(f"pareto_k needs a shape (n,) with n >= 25, got {tuple(log_weights.shape)}")
+    size = min(n // 5, math.ceil(3 * math.sqrt(n)))
+    top = log_weights.detach().double().topk(size + 1).values.flip(0)  # the first is the threshold
+    tail = torch.expm1(top[1:] - top[0]) * (top[0] - top[-1]).exp()  # exceedances, over the largest weight
+    if tail[-1] <= 0:
+        return -math.inf
+    steps = 30 + int(math.sqrt(size))
+    grid = 1 - (steps / (torch.arange(steps, dtype=tail.dtype, device=tail.device) + 0.5)).sqrt()
+    b = 1 / tail[-1] + grid / (3 * tail[(size + 2) // 4 - 1].clamp(min=torch.finfo(tail.dtype).tiny))
+    shape = torch.log1p(-b[:, None] * tail).mean(1)  # k for each b, (steps,)
+    log_likelihood = size * ((-b / shape).log() - shape - 1)
+    b = (b * log_likelihood.softmax(0)).sum()
+    k = torch.log1p(-b * tail).mean().item()
+    return (size * k + 10 * 0.5) / (size + 10)

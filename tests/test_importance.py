@@ -1,0 +1,51 @@
+"""Importance weights: effective sample size in closed form, the tail index of laws that have one."""
+import math
+
+import pytest
+import torch
+
+from flowlib.importance import effective_sample_size, pareto_k
+
+D = torch.float64
+
+
+def test_effective_sample_size_of_a_shifted_gaussian():
+    """p = N(m, 1), q = N(0, 1): E[w]^2 / E[w^2] = exp(-m^2)."""
+    torch.manual_seed(0)
+    z, m = torch.randn(400_000, dtype=D), 0.7
+    share = effective_sample_size(m * z - 0.5 * m * m) / len(z)
+    assert share.item() == pytest.approx(math.exp(-m * m), rel=0.01)
+
+
+def test_effective_sample_size_does_not_overflow_and_ignores_a_constant():
+    log_w = 500 * torch.ones(10, 3)
+    assert torch.allclose(effective_sample_size(log_w), torch.full((3,), 10.0))
+    assert torch.allclose(effective_sample_size(log_w - 2000), torch.full((3,), 10.0))
+
+
+@pytest.mark.parametrize("k", [-0.5, 0.0, 0.3, 0.7, 1.5])
+def test_the_shape_of_generalised_pareto_weights(k):
+    """w = (u^-k - 1) / k is generalised Pareto of shape k, and so is its tail; log-weights that overflow do not matter."""
+    torch.manual_seed(1)
+    u = torch.rand(200_000, dtype=D)
+    log_w = -(u.log()) if k == 0 else torch.expm1(-k * u.log()) / k
+    log_w = (log_w + 1).log() + 800
+    assert pareto_k(log_w) == pytest.approx(k, abs=0.12)
+
+
+def test_gaussian_weights_of_a_narrow_proposal_have_the_tail_of_theory():
+    """p = N(0, 1), q = N(0, s^2): the weights have infinite variance for s^2 < 1/2, k = 1 - s^2."""
+    torch.manual_seed(2)
+    s = 0.5
+    z = s * torch.randn(400_000, dtype=D)
+    assert pareto_k(0.5 * z * z * (1 / s**2 - 1)) == pytest.approx(1 - s**2, abs=0.15)
+    wide = 1.5 * torch.randn(400_000, dtype=D)
+    assert pareto_k(0.5 * wide * wide * (1 / 1.5**2 - 1)) < 0
+
+
+def test_weights_without_a_tail():
+    assert pareto_k(torch.zeros(1000)) == -math.inf
+    with pytest.raises(ValueError):
+        pareto_k(torch.zeros(24))
+    with pytest.raises(ValueError):
+        pareto_k(torch.zeros(100, 2))
