@@ -3,7 +3,7 @@
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 SITE := _build/html/index.html
-LESSONS := $(sort $(wildcard lessons/*.ipynb))
+LESSONS := $(sort $(wildcard lessons/*.ipynb lessons/problem_sets/*.ipynb))
 export OMP_NUM_THREADS ?= 1
 
 # An environment is good when its last step wrote `installed`. It is made anew when that step is missing, when its
@@ -29,6 +29,7 @@ test: .venv/installed  ## everything that is checked: package, lessons, site
 
 lessons: .venv/installed  ## run every lesson again, in place; what still holds stays as it is
 	.venv/bin/python book/tools/normalise.py $(LESSONS)
+	.venv/bin/python -m flowlib.exercises student lessons/problem_sets book/problem_sets
 
 results: .venv/installed  ## run the rows of the results page again (ROWS="a b": only these)
 	.venv/bin/python book/tools/results.py run $(ROWS)
@@ -40,7 +41,7 @@ bench: .venv-bench/installed  ## time flowlib against zuko, nflows and normflows
 	.venv-bench/bin/python tests/benchmarks/run.py
 
 colab: .venv-colab/installed  ## run the package and the lessons with the versions that Colab has
-	.venv-colab/bin/python -m pytest tests/test_laws.py flowlib lessons -n 2 --dist loadfile -q --timeout 600 -p no:cacheprovider \
+	.venv-colab/bin/python -m pytest tests/test_laws.py tests/test_exercises_student.py flowlib lessons -n 2 --dist loadfile -q --timeout 600 -p no:cacheprovider \
 	  --doctest-modules --nbval-lax --nbval-current-env --nbval-cell-timeout 120
 
 repository:  ## URL=https://github.com/you/yours: the public address, wherever it stands
