@@ -2,6 +2,8 @@
 import pytest
 import torch
 
+collect_ignore = ["benchmarks"]  # needs three other libraries: `make bench`
+
 
 @pytest.fixture(autouse=True)
 def seeded():
