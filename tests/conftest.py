@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-collect_ignore = ["benchmarks"]  # needs three other libraries: `make bench`
+collect_ignore = ["benchmarks", "conftest.py"]  # need three other libraries (`make bench`); no tests, and the name of another one
 
 
 @pytest.fixture(autouse=True)
