@@ -11,13 +11,13 @@ def main(arguments=None):
     student = commands.add_parser("student", help="write the student version, without solutions")
     student.add_argument("source", help="the source notebook, or a folder of them")
     student.add_argument("target")
-    grade = commands.add_parser("grade", help="grade a folder of notebooks to grades.csv and one feedback file a student")
+    grade = commands.add_parser("grade", help="grade a folder of notebooks")
     grade.add_argument("submissions")
     grade.add_argument("out")
     grade.add_argument("--set", dest="name", help="the problem set; by default found by the functions in the notebooks")
     grade.add_argument("--seed", type=int, help="of the inputs; by default another one in every run")
     grade.add_argument("--jobs", type=int, help="children at a time; by default the number of processors")
-    grade.add_argument("--no-isolation", action="store_true", help="do without namespaces (inside a container of your own)")
+    grade.add_argument("--no-isolation", action="store_true", help="do without namespaces (in a container of your own)")
     options = parser.parse_args(arguments)
     try:
         if options.command == "student":

@@ -1,10 +1,10 @@
 """What a child process may do, set by the child's parent before any submitted code runs. Standard library only.
 
-`isolate` (Linux 5.12 or newer, no root needed where the system allows user namespaces) gives a process a network, process
-ids and a file system of its own: an empty scratch folder and, read-only, the folders of Python and its packages. Nothing
-else exists there: no submission, no result, no home folder. What `unshare` and `mount` do on a command line is done here by
-the same system calls, so that a process that has imported torch already can be forked into its cage.
-`limit` works everywhere: time, memory, file size, number of files and processes.
+`isolate` (Linux 5.12 or newer, no root needed where the system allows user namespaces) gives a process a network,
+process ids and a file system of its own: an empty scratch folder and, read-only, the folders of Python and its
+packages. Nothing else exists there: no submission, no result, no home folder. What `unshare` and `mount` do on a
+command line is done here by the same system calls, so that a process that has imported torch already can be forked into
+its cage. `limit` works everywhere: time, memory, file size, number of files and processes.
 """
 import ctypes
 import os
@@ -91,7 +91,7 @@ def drop_privileges():
 
 
 def limit(seconds, memory, file_size, processes):
-    """Hard limits on processor time (s), memory and file size (bytes), and processes (None: the user's own limit stays)."""
+    """Hard limits: processor time (s), memory and file size (bytes), processes (None: the user's own stays)."""
     limits = {"RLIMIT_CPU": seconds, "RLIMIT_AS": memory, "RLIMIT_FSIZE": file_size, "RLIMIT_NOFILE": 128,
               "RLIMIT_CORE": 0, "RLIMIT_NPROC": processes}
     for name, value in limits.items():

@@ -50,10 +50,11 @@ def notebooks(folder):
 
 
 def students(folder, paths):
-    """A name for each path, made of its place: `ann/ps1.ipynb` is ann-ps1. No two are equal, and none is a formula in a CSV."""
+    """A name for each path, made of its place: `ann/ps1.ipynb` is ann-ps1. All differ, none is a formula in a CSV."""
     names, used = [], set()
     for path in paths:
-        plain = re.sub(r"[^\w.@+-]+", "_", "-".join(path.relative_to(folder).with_suffix("").parts)).lstrip("+-@._")[:100] or "unnamed"
+        place = "-".join(path.relative_to(folder).with_suffix("").parts)
+        plain = re.sub(r"[^\w.@+-]+", "_", place).lstrip("+-@._")[:100] or "unnamed"
         name, number = plain, 1
         while name.casefold() in used:  # also where file names do not tell A from a
             number += 1
@@ -158,5 +159,6 @@ def grade(submissions, out, name=None, seed=None, jobs=None, isolate=True, say=p
     for student, result in rows:
         write_atomic(out / "feedback" / f"{student}.md", feedback(student, problems, result, seed).encode())
     write_atomic(out / "grades.csv", table(problems, rows).encode())
-    say(f"{problems.name}: {len(rows)} submissions, seed {seed}, isolation {'on' if sandbox.isolated else 'off'}: {out / 'grades.csv'}")
+    isolation = "on" if sandbox.isolated else "off"
+    say(f"{problems.name}: {len(rows)} submissions, seed {seed}, isolation {isolation}: {out / 'grades.csv'}")
     return dict(rows)

@@ -1,7 +1,7 @@
 """What is graded, and how: a problem set is a list of questions, each a reference function and fresh random inputs.
 
-The submitted function is called elsewhere (sandbox.py); here its values are compared with those of the reference, shape by
-shape and number by number. Gradients are values, too: those of a random weighted sum of what the function returns.
+The submitted function is called elsewhere (sandbox.py); here its values are compared with those of the reference, shape
+by shape and number by number. Gradients are values, too: those of a random weighted sum of what the function returns.
 """
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Question:
         function: Its name in the notebook.
         cases: Maps a numpy generator to a list of argument lists, of random sizes.
         reference: The right function, in torch.
-        properties: For each value in its order, and last "gradient" if that is asked: the sentence shown when it is violated.
+        properties: For each value in its order, and last "gradient" if asked: the sentence shown when violated.
         parts: grade_id -> (points, names of the properties that must hold).
         wrt: Which arguments are differentiated.
         seconds, memory: Limits for all cases together; memory in bytes.
@@ -46,21 +46,24 @@ class Question:
         """[(arguments, wrt, weights)], and the expected values of all cases in one dictionary."""
         asked, expected = [], {}
         for i, case in enumerate(self.cases(generator)):
-            arguments = [np.asarray(a) if isinstance(a, np.generic) else a for a in case]  # tensors; Python's numbers stay
-            shapes = [value.shape for key, value in values(self.reference, arguments, (), []).items()]
-            weights = [generator.normal(size=shape) for shape in shapes] if self.wrt else []
+            arguments = [np.asarray(a) if isinstance(a, np.generic) else a for a in case]  # Python's numbers stay
+            outputs = values(self.reference, arguments, (), []).values()
+            weights = [generator.normal(size=value.shape) for value in outputs] if self.wrt else []
             asked.append((arguments, self.wrt, weights))
-            expected |= {f"{i}_{key}": value for key, value in values(self.reference, arguments, self.wrt, weights).items()}
+            right = values(self.reference, arguments, self.wrt, weights)
+            expected |= {f"{i}_{key}": value for key, value in right.items()}
         return asked, expected
 
     def verdict(self, expected, given):
-        """{grade_id: ""} where all properties of a part hold, else what is violated. `given` may be the reason for no answer."""
+        """{grade_id: what is violated}, "" where nothing is. `given` may be the reason why there are no values."""
         if isinstance(given, str):
             return dict.fromkeys(self.parts, given)
-        right = {key: close(given.get(key), value) for key, value in expected.items()}
-        outputs = [name for name in self.properties if name != "gradient"]
-        holds = {name: all(ok for key, ok in right.items() if key.split("_")[1] == f"r{k}") for k, name in enumerate(outputs)}
-        holds["gradient"] = all(ok for key, ok in right.items() if key.split("_")[1].startswith("g"))
+        holds = dict.fromkeys(self.properties, True)
+        names = list(self.properties)  # values in their order
+        for key, value in expected.items():  # "<case>_r<value>" or "<case>_g<argument>"
+            kind = key.split("_")[1]
+            name = "gradient" if kind[0] == "g" else names[int(kind[1:])]
+            holds[name] = holds[name] and close(given.get(key), value)
         return {part: "; ".join(self.properties[name] for name in names if not holds[name])
                 for part, (_, names) in self.parts.items()}
 
@@ -105,7 +108,7 @@ def load(name):
 def hidden_test(name, part, namespace):
     """The same verdict inside the notebook's own kernel, for the hidden tests of the source notebook.
 
-    With plain nbgrader these run in the student's kernel, where a submission can change anything, this function included.
+    With plain nbgrader these run in the student's kernel, where a submission can change anything, this one included.
 
     Raises:
         AssertionError: The part is not right; the message names the violated property.

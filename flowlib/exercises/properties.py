@@ -1,7 +1,7 @@
 """The laws that the open checks test on a student's functions, on random inputs.
 
-A check prints one line and never raises. It names the property that is violated, and never the answer. What a student wrote
-is called only through `attempt`, so that a stub reads "not attempted yet".
+A check prints one line and never raises. It names the property that is violated, and never the answer. What a student
+wrote is called only through `attempt`, so that a stub reads "not attempted yet".
 """
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ def random(low: float, high: float, *shape: int) -> Tensor:
 def map_properties(function: Callable, points: Tensor, parameters: tuple, name: str):
     """One direction of a bijection: `function(points, *parameters)` gives the values and one log-det for each row.
 
-    Tests shapes, finiteness, the log-det against the autograd Jacobian, the independence of the rows, and the gradients of
-    both outputs with respect to the parameters against central differences.
+    Tests shapes, finiteness, the log-det against the autograd Jacobian, the independence of the rows, and the gradients
+    of both outputs with respect to the parameters against central differences.
 
     Returns:
         The two outputs.
@@ -93,9 +93,11 @@ def map_properties(function: Callable, points: Tensor, parameters: tuple, name: 
         slopes = jacobian(lambda p: attempt(function, p, *parameters)[0], points, ndim)
     except RuntimeError:
         raise Violated(f"autograd can follow {name} from its value back to its input") from None
-    holds(near(log_det, torch.linalg.slogdet(slopes)[1]), f"the log-det of {name} agrees with its Jacobian from autograd")
+    agrees = near(log_det, torch.linalg.slogdet(slopes)[1])
+    holds(agrees, f"the log-det of {name} agrees with its Jacobian from autograd")
     first = attempt(function, points[:1].clone(), *parameters)
-    holds(near(first[0], value[:1]) and near(first[1], log_det[:1]), f"the first row of {name} does not depend on the others")
+    alone = near(first[0], value[:1]) and near(first[1], log_det[:1])
+    holds(alone, f"the first row of {name} does not depend on the others")
     weights = random(-1, 1, *value.shape), random(-1, 1, rows)
 
     def weighted(*parameters):
@@ -107,7 +109,7 @@ def map_properties(function: Callable, points: Tensor, parameters: tuple, name: 
 
 
 def gradient_property(scalar: Callable, parameters: tuple, sentence: str):
-    """The autograd gradient of a scalar function of tensors agrees with central differences along a random direction."""
+    """The gradient of a scalar function by autograd agrees with central differences along a random direction."""
     leaves = [p.detach().clone().requires_grad_() for p in parameters]
     total = scalar(*leaves)
     holds(total.requires_grad, sentence)

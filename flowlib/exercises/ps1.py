@@ -1,9 +1,11 @@
-"""Open checks of problem set 1. Each prints one line: what holds, which property is violated, or "not attempted yet"."""
+"""Open checks of problem set 1. Each prints one line: all holds, what is violated, or "not attempted yet"."""
 from __future__ import annotations
 
 import torch
 
-from .properties import NotAttempted, Violated, attempt, bijection_properties, gradient_property, holds, near, open_check, random
+from .properties import (
+    NotAttempted, Violated, attempt, bijection_properties, gradient_property, holds, near, open_check, random,
+)
 
 __all__ = ["check_banana", "check_chain", "check_low_rank", "check_weibull", "show_experiment"]
 
@@ -41,20 +43,22 @@ def check_low_rank(forward, inverse):
 def check_banana(forward, inverse):
     """Round trip, log-dets also for negative a, gradients."""
     for sign in (1, -1):
-        bijection_properties(forward, inverse, random(-2, 2, 6, 2), (sign * random(0.5, 2.0), random(-1, 1), random(0.3, 1.0)))
+        parameters = sign * random(0.5, 2.0), random(-1, 1), random(0.3, 1.0)
+        bijection_properties(forward, inverse, random(-2, 2, 6, 2), parameters)
 
 
 @open_check("Exercise 5")
 def check_chain(log_prob):
     """Shape, independent rows, total probability of one and of two layers, the order of the layers, gradients."""
     def chain(layers, dim):
-        matrices = torch.eye(dim, dtype=torch.float64) * random(0.8, 1.2, layers, 1, 1) + random(-0.2, 0.2, layers, dim, dim)
-        return matrices, random(-0.5, 0.5, layers, dim), random(1.1, 1.4).item()
+        scales = torch.eye(dim, dtype=torch.float64) * random(0.8, 1.2, layers, 1, 1)
+        return scales + random(-0.2, 0.2, layers, dim, dim), random(-0.5, 0.5, layers, dim), random(1.1, 1.4).item()
 
     x, (matrices, shifts, power) = random(-2, 2, 5, 3), chain(2, 3)
     log_p = attempt(log_prob, x, matrices, shifts, power)
     holds(isinstance(log_p, torch.Tensor) and log_p.shape == (5,), "there is one log-density for each of the 5 rows")
-    holds(near(attempt(log_prob, x[:1], matrices, shifts, power), log_p[:1]), "the first row does not depend on the others")
+    alone = attempt(log_prob, x[:1], matrices, shifts, power)
+    holds(near(alone, log_p[:1]), "the first row does not depend on the others")
     axis = torch.sinh(torch.linspace(-5.5, 5.5, 401, dtype=torch.float64))  # up to 122, and dense near zero
     grid = torch.stack(torch.meshgrid(axis, axis, indexing="ij"), -1)
     for layers in (1, 2):
@@ -66,11 +70,12 @@ def check_chain(log_prob):
     ends = torch.tensor([[3.0, 3.0], [6.0, 6.0]], dtype=torch.float64)
     three, six = attempt(log_prob, ends, torch.stack([identity, 2 * identity]), steps, 1.0)
     holds(six > three, "the first layer of the list is the first one after z")
-    gradient_property(lambda a, b: attempt(log_prob, x, a, b, power).sum(), (matrices, shifts), "gradients flow to matrices and shifts")
+    gradient_property(lambda a, b: attempt(log_prob, x, a, b, power).sum(), (matrices, shifts),
+                      "gradients flow to matrices and shifts")
 
 
 def show_experiment(experiment):
-    """Run exercise 6 and print its table, a list of (model, train, held out), the last two a list of nats over the seeds."""
+    """Run exercise 6 and print its table: a list of (model, train, held out), the last two lists of nats."""
     try:
         lines = []
         for model, *scores in attempt(experiment):

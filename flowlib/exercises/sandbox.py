@@ -1,11 +1,12 @@
 """The grader's side of the cage: start workers, send jobs, read what comes back as numbers and nothing else.
 
-The verdict is made in this process, which never imports submitted code. All that arrives is an npz of plain arrays, read
-with limits, or one of a few known reasons; so a submission can send no text of its own into a feedback file.
+The verdict is made in this process, which never imports submitted code. All that arrives is an npz of plain arrays,
+read with limits, or one of a few known reasons; so a submission can send no text of its own into a feedback file.
 """
 import builtins
 import io
 import json
+import math
 import os
 import queue
 import socket
@@ -27,8 +28,10 @@ REASONS = {
     "memory": "out of memory", "import": "imports what this problem set does not allow ({forbidden})",
     "type": "returns something that is not numbers",
 }
-EXCEPTIONS = {name for name, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, BaseException)}
-ENVIRONMENT = {"LANG": "C.UTF-8", "HOME": "/scratch", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+EXCEPTIONS = {name for name, value in vars(builtins).items()
+              if isinstance(value, type) and issubclass(value, BaseException)}
+ENVIRONMENT = {"LANG": "C.UTF-8", "HOME": "/scratch",
+               "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/nix/store")
 
 
@@ -52,14 +55,17 @@ def read_arrays(raw):
     with zipfile.ZipFile(io.BytesIO(raw)) as archive:
         members = archive.infolist()
         sizes = sum(member.file_size for member in members)
-        if len(members) > 1000 or sizes > ANSWER_SIZE or any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+        if len(members) > 1000 or sizes > ANSWER_SIZE or packed:
             raise ValueError("not an answer of ours")
         for member in members:
             file = io.BytesIO(archive.read(member))
-            version = np.lib.format.read_magic(file)
-            shape, _, dtype = (np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0)(file)
+            if np.lib.format.read_magic(file) != (1, 0):  # what plain arrays are written as
+                raise ValueError("not an answer of ours")
+            shape, _, dtype = np.lib.format.read_array_header_1_0(file)
             # the header may promise more than is there: compare before anything is allocated
-            if dtype.kind not in "biufU" or int(np.prod(shape, dtype=object)) * dtype.itemsize != member.file_size - file.tell():
+            promised = math.prod(shape) * dtype.itemsize
+            if dtype.kind not in "biufU" or promised != member.file_size - file.tell():
                 raise ValueError("not an answer of ours")
             file.seek(0)
             arrays[member.filename.removesuffix(".npy")] = np.lib.format.read_array(file, allow_pickle=False)
@@ -78,7 +84,7 @@ def explain(error, job):
 
 
 class Worker:
-    """One worker process. It is started anew after it was lost, and on systems where forking after torch is not safe."""
+    """One worker process, started anew after it was lost, and for each job where a fork after torch is not safe."""
 
     def __init__(self, hidden):
         self.hidden, self.process = [str(Path(folder).resolve()) for folder in hidden], None
@@ -89,11 +95,13 @@ class Worker:
         packages = [str(Path(path).resolve()) for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
         visible = outermost([*packages, sys.prefix, sys.base_prefix if sys.base_prefix != "/usr" else "", *SYSTEM,
                              *(path for path in sys.path if path.startswith(sys.base_prefix))])
-        settings = {"packages": packages, "visible": visible, "hidden": [*self.hidden, str(HERE.parent)], "folder": self.folder.name}
+        settings = {"packages": packages, "visible": visible, "hidden": [*self.hidden, str(HERE.parent)],
+                    "folder": self.folder.name}
         command = [sys.executable, "-I", str(HERE / "worker.py"), str(theirs.fileno()), json.dumps(settings)]
-        self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=ENVIRONMENT | {"PATH": os.environ.get("PATH", "")},
-                                        cwd=self.folder.name, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.DEVNULL, start_new_session=True)
+        environment = ENVIRONMENT | {"PATH": os.environ.get("PATH", "")}
+        nothing = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, cwd=self.folder.name,
+                                        start_new_session=True, **nothing)
         theirs.close()
         self.socket.settimeout(300)
         if self.socket.recv(16) != b"ready":
@@ -166,14 +174,15 @@ class Sandbox:
             if os.geteuid() == 0 and self._probe():
                 raise PermissionError(f"no namespaces ({problem}), and as root submitted code would own this machine: "
                                       "grade with an ordinary account")
-            self.gaps.append(f"no namespaces ({problem}): submitted code can use the network, read and change the files and end "
-                             "the programs of the account that runs it. Its time, memory and output are limited")
+            self.gaps.append(f"no namespaces ({problem}): submitted code can use the network, read and change the "
+                             "files and end the programs of the account that runs it. Time, memory and output are limited")
         if os.geteuid() == 0:
             self.gaps.append("grading runs as root: use an ordinary account")
 
     def _probe(self):
         """Why a harmless function that imports something gives no answer, or ""."""
-        job, arrays = self._job([(1, "def probe():\n    import wave\n    return 1.0")], "probe", [([], [], [])], seconds=60)
+        harmless = "def probe():\n    import wave\n    return 1.0"
+        job, arrays = self._job([(1, harmless)], "probe", [([], [], [])], seconds=60)
         status, raw = self._send(job, arrays)
         if status == NO_ISOLATION:
             return raw.decode(errors="replace")
@@ -206,8 +215,8 @@ class Sandbox:
             shown = [a if isinstance(a, (int, float)) else f"a{i}_{k}" for k, a in enumerate(arguments)]
             lines.append({"arguments": shown, "wrt": list(wrt), "weights": list(weight)})
             arrays |= names | weight
-        job = {"cells": cells, "function": function, "cases": lines, "seconds": seconds, "memory": memory, "dtype": dtype,
-               "forbidden": list(forbidden), "isolate": self.isolated}
+        job = {"cells": cells, "function": function, "cases": lines, "seconds": seconds, "memory": memory,
+               "dtype": dtype, "forbidden": list(forbidden), "isolate": self.isolated}
         return job, arrays
 
     def run(self, cells, function, cases, **limits):
@@ -216,7 +225,7 @@ class Sandbox:
         Args:
             cells: [(number, text)] of the code cells.
             function: Its name.
-            cases: [(arguments, wrt, weights)]: arrays or numbers; which of them are differentiated; one array for each value.
+            cases: [(arguments, wrt, weights)]: arrays or numbers; which are differentiated; one array for each value.
             **limits: seconds, memory (bytes), dtype (torch's default in the child), forbidden (packages).
 
         Returns:

@@ -2,9 +2,9 @@
 
     python -m flowlib.exercises student SRC DST      (a notebook, or a folder of them)
 
-It does what `nbgrader generate_assignment` does: answers between ### BEGIN SOLUTION and ### END SOLUTION become a stub, hidden
-tests and marking schemes go, outputs are cleared, cells that are not to be changed are locked, and checksums are written. The
-notebook is the same, byte for byte. Standard library only, so that the site can be built without torch.
+It does what `nbgrader generate_assignment` does: answers between ### BEGIN SOLUTION and ### END SOLUTION become a stub,
+hidden tests and marking schemes go, outputs are cleared, cells that are not to be changed are locked, and checksums are
+written. The notebook is the same, byte for byte. Standard library only, so that the site can be built without torch.
 """
 import hashlib
 import json
@@ -20,7 +20,7 @@ class SourceError(ValueError):
 
 
 def cut(source, name, stub=None):
-    """The text with each region `name` replaced by the stub, indented as its first line, or removed; and whether it had one."""
+    """The text with each region `name` replaced by the stub, indented alike, or removed; and whether it had one."""
     lines, inside, found = [], False, False
     for line in source.split("\n"):
         if f"BEGIN {name}" in line:
@@ -58,7 +58,8 @@ def student_cell(cell):
         source = STUBS[kind]
     source, tests = cut(source, "HIDDEN TESTS")
     source, scheme = cut(source, "MARK SCHEME")
-    for found, wanted, what in ((replaced, solution, "solution"), (tests, grade, "hidden test"), (scheme, task, "marking scheme")):
+    regions = (replaced, solution, "solution"), (tests, grade, "hidden test"), (scheme, task, "marking scheme")
+    for found, wanted, what in regions:
         if found and not wanted:
             raise SourceError(f"a {what} in a cell that is not marked as one")
     if grade or solution or locked:
@@ -75,7 +76,7 @@ def student_version(text):
     """The student notebook of a source notebook, both as JSON text.
 
     Raises:
-        SourceError: A marker without its partner, a solution in a cell that is not marked as one, a grade_id used twice.
+        SourceError: A marker without its partner, a solution in a cell that is not one, a grade_id used twice.
     """
     notebook = json.loads(text)
     known = set()
@@ -94,7 +95,8 @@ def student_version(text):
 def write_student_versions(source, target):
     """Write the student version of a notebook, or of each notebook of a folder; returns the written paths."""
     source, target = Path(source), Path(target)
-    pairs = [(path, target / path.name) for path in sorted(source.glob("*.ipynb"))] if source.is_dir() else [(source, target)]
+    folder = source.is_dir()
+    pairs = [(path, target / path.name) for path in sorted(source.glob("*.ipynb"))] if folder else [(source, target)]
     done = [(path, student_version(path.read_text(encoding="utf-8"))) for path, _ in pairs]  # all or nothing
     for (_, path), (_, text) in zip(pairs, done):
         path.parent.mkdir(parents=True, exist_ok=True)

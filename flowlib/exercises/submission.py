@@ -1,9 +1,10 @@
-"""Runs inside the child: cut one function out of a notebook's cells and call it. Standard library, numpy and torch only.
+"""Runs inside the child: cut one function out of a notebook's cells and call it. Standard library, numpy and torch
+only.
 
-Only the text of code cells is read, so lost ids, lost metadata and stored outputs do no harm. Each cell is parsed by itself:
-a broken cell costs only what it defines. With the function come the definitions, imports and assignments that it uses, in
-their order, so that the last definition wins as in the notebook; calls, loops and prints are left out, so a training run is
-not repeated.
+Only the text of code cells is read, so lost ids, lost metadata and stored outputs do no harm. Each cell is parsed by
+itself: a broken cell costs only what it defines. With the function come the definitions, imports and assignments that
+it uses, in their order, so that the last definition wins as in the notebook; calls, loops and prints are left out, so a
+training run is not repeated.
 """
 import ast
 import io
@@ -114,7 +115,9 @@ def define(kept, name):
 def values(function, arguments, wrt, weights):
     """{name: array} of one call: its values r0, r1, ... and, where asked, g0, g1, ...: the gradient of
     sum_j <weights_j, value_j> with respect to the arguments numbered in `wrt`."""
-    tensors = [torch.from_numpy(a).requires_grad_(k in wrt) if isinstance(a, np.ndarray) else a for k, a in enumerate(arguments)]
+    tensors = [torch.from_numpy(a) if isinstance(a, np.ndarray) else a for a in arguments]
+    for k in wrt:
+        tensors[k] = tensors[k].clone().requires_grad_()
     result = function(*tensors)
     if result is None or result is Ellipsis:
         raise NotImplementedError
@@ -128,7 +131,8 @@ def values(function, arguments, wrt, weights):
     terms = [(torch.from_numpy(w) * value).sum() for w, value in zip(weights, result)
              if isinstance(value, torch.Tensor) and value.requires_grad and value.shape == w.shape]
     if wrt and terms:
-        gradients = torch.autograd.grad(sum(terms), [tensors[k] for k in wrt], allow_unused=True, materialize_grads=True)
+        leaves = [tensors[k] for k in wrt]
+        gradients = torch.autograd.grad(sum(terms), leaves, allow_unused=True, materialize_grads=True)
         out |= {f"g{k}": gradient.numpy() for k, gradient in enumerate(gradients)}
     return out
 

@@ -2,10 +2,10 @@
 
     python -I worker.py CONTROL CONFIGURATION      (started by sandbox.py)
 
-It never runs submitted code itself, and it knows inputs, never answers. A request on the control socket carries two open
-files, the job and the place for the answer. A supervisor is forked, goes into namespaces of its own (contain.py) and forks
-the child that runs the function (submission.py); when the child ends or its time is over, the supervisor kills it, and with
-process 1 of a process namespace everything that it started.
+It never runs submitted code itself, and it knows inputs, never answers. A request on the control socket carries two
+open files, the job and the place for the answer. A supervisor is forked, goes into namespaces of its own (contain.py)
+and forks the child that runs the function (submission.py); when the child ends or its time is over, the supervisor
+kills it, and with process 1 of a process namespace everything that it started.
 """
 import io
 import json

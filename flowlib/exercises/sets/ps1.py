@@ -9,6 +9,9 @@ from ..judge import ProblemSet, Question
 X, Z = "x is not the image of z", "z is not the point that x came from"
 LOG_DET = "the log-det does not agree with the Jacobian, row by row"
 GRADIENT = "the gradient with respect to the parameters is missing or wrong"
+FORWARD = {"x": X, "log_det": LOG_DET, "gradient": GRADIENT}
+INVERSE = {"z": Z, "log_det": LOG_DET, "gradient": GRADIENT}
+TOO_LARGE = "with D = 100,000 it is too slow, too large or wrong"
 
 
 def weibull_forward(z, scale, shape):
@@ -64,7 +67,8 @@ def banana_inverse(x, a, b, c):
 
 def banana_cases(r):
     for sign in (1.0, -1.0):
-        yield [r.normal(size=(int(r.integers(3, 9)), 2)), sign * r.uniform(0.5, 2.0, ()), r.normal(size=()), r.uniform(0.3, 1.0, ())]
+        a, b, c = sign * r.uniform(0.5, 2.0, ()), r.normal(size=()), r.uniform(0.3, 1.0, ())
+        yield [r.normal(size=(int(r.integers(3, 9)), 2)), a, b, c]
 
 
 def chain_log_prob(x, matrices, shifts, power):
@@ -82,25 +86,26 @@ def chain_cases(r):
     for layers in (1, 3):
         dim = int(r.integers(2, 6))
         matrices = np.eye(dim)[r.permutation(dim)] * 1.5 + 0.2 * r.normal(size=(layers, dim, dim))
-        yield [r.normal(size=(int(r.integers(3, 9)), dim)), matrices, r.normal(size=(layers, dim)), float(r.uniform(1.1, 1.8))]
+        x, shifts = r.normal(size=(int(r.integers(3, 9)), dim)), r.normal(size=(layers, dim))
+        yield [x, matrices, shifts, float(r.uniform(1.1, 1.8))]
 
 
 SET = ProblemSet(
     name="ps1",
     questions=(
-        Question("weibull_forward", weibull_cases(False), weibull_forward, {"x": X, "log_det": LOG_DET, "gradient": GRADIENT},
+        Question("weibull_forward", weibull_cases(False), weibull_forward, FORWARD,
                  {"q1_x": (1, ("x",)), "q1_forward_log_slope": (1, ("log_det", "gradient"))}, wrt=(1, 2)),
-        Question("weibull_inverse", weibull_cases(True), weibull_inverse, {"z": Z, "log_det": LOG_DET, "gradient": GRADIENT},
+        Question("weibull_inverse", weibull_cases(True), weibull_inverse, INVERSE,
                  {"q1_z": (1, ("z",)), "q1_inverse_log_slope": (1, ("log_det", "gradient"))}, wrt=(1, 2)),
-        Question("low_rank_forward", low_rank_cases(), low_rank_forward, {"x": X, "log_det": LOG_DET, "gradient": GRADIENT},
+        Question("low_rank_forward", low_rank_cases(), low_rank_forward, FORWARD,
                  {"q3_forward": (2, ("x", "log_det", "gradient"))}, wrt=(1, 2, 3)),
-        Question("low_rank_inverse", low_rank_cases(), low_rank_inverse, {"z": Z, "log_det": LOG_DET, "gradient": GRADIENT},
+        Question("low_rank_inverse", low_rank_cases(), low_rank_inverse, INVERSE,
                  {"q3_z": (1, ("z",)), "q3_inverse_log_det": (1, ("log_det", "gradient"))}, wrt=(1, 2, 3)),
         Question("low_rank_inverse", low_rank_cases(100_000), low_rank_inverse,
-                 {"z": "with D = 100,000 it is too slow, too large or wrong", "log_det": LOG_DET}, {"q3_cost": (1, ("z", "log_det"))}),
-        Question("banana_forward", banana_cases, banana_forward, {"x": X, "log_det": LOG_DET, "gradient": GRADIENT},
+                 {"z": TOO_LARGE, "log_det": LOG_DET}, {"q3_cost": (1, ("z", "log_det"))}),
+        Question("banana_forward", banana_cases, banana_forward, FORWARD,
                  {"q4_forward": (2, ("x", "log_det", "gradient"))}, wrt=(1, 2, 3)),
-        Question("banana_inverse", banana_cases, banana_inverse, {"z": Z, "log_det": LOG_DET, "gradient": GRADIENT},
+        Question("banana_inverse", banana_cases, banana_inverse, INVERSE,
                  {"q4_inverse": (2, ("z", "log_det", "gradient"))}, wrt=(1, 2, 3)),
         Question("chain_log_prob", chain_cases, chain_log_prob,
                  {"log_p": "the log-density is not that of the composition", "gradient": GRADIENT},
