@@ -104,3 +104,32 @@ def test_every_flow_is_a_posterior(layers):
     history = fit(vae.flow, x, objective=vae, steps=60, batch_size=32, lr=1e-2)
     assert len(history.loss) == 60 and vae.elbo(x, 50).mean().item() > before
     assert all(p.grad is not None and p.grad.isfinite().all() for p in vae.parameters() if p.requires_grad)
+
+
+def test_the_gradient_of_the_bound_is_that_of_its_value():
+    """With the random numbers fixed, autograd against central differences, for encoder, flow and decoder at once."""
+    torch.manual_seed(3)
+    vae = VAE(nn.Linear(5, 8), posterior(3, 8, fl.Planar(3, 8), fl.Sylvester(3, 2, context_dim=8)), nn.Linear(3, 5), 0.7).double()
+    x = torch.randn(4, 5, dtype=D)
+    parameters = list(vae.parameters())
+    direction = [torch.randn_like(p) for p in parameters]
+
+    def loss(step):
+        torch.manual_seed(4)
+        moved = {name: p + step * d for (name, p), d in zip(vae.named_parameters(), direction)}
+        return torch.func.functional_call(vae, moved, (x,)).mean()
+
+    gradient = torch.autograd.grad(loss(0.0), parameters)
+    along = sum((g * d).sum() for g, d in zip(gradient, direction)).item()
+    assert along == pytest.approx(((loss(1e-5) - loss(-1e-5)) / 2e-5).item(), rel=1e-6) and abs(along) > 1e-2
+
+
+def test_at_the_exact_posterior_the_decoder_gets_the_gradient_of_the_evidence(model):
+    """There the gradient of the bound in the model's own parameters is that of ln p(x), in the mean."""
+    torch.manual_seed(5)
+    vae, x = exact_vae(model), torch.randn(1, 5, dtype=D)
+    weights = model.weights.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(LinearGaussian(weights, model.scale).log_evidence(x).sum(), weights)
+    draws = 40_000
+    found = torch.autograd.grad(vae.elbo(x, draws).sum(), vae.decoder.weight)[0]
+    assert torch.allclose(found, expected, atol=0.05 * expected.abs().max().item())
