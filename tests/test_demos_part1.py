@@ -1,14 +1,20 @@
-"""The interactive figures of Lessons 3 and 4, in a browser, from disk: by keyboard, by mouse, on a narrow screen. What they say is
-held to determinants computed here."""
+"""The interactive figures of Lessons 3 and 4, in a browser, from disk: by keyboard, by mouse, by touch, on a narrow screen. What they say is
+held to determinants computed here; and the form that Lesson 3 offers in a live notebook."""
+import json
 import math
 import re
 import shutil
+from pathlib import Path
 
+import matplotlib
 import pytest
 import torch
 
-from flowlib import viz
+from flowlib import viz, volume_by_counting
 from flowlib.checks import jacobian
+
+matplotlib.use("agg")
+import matplotlib.pyplot as plt  # noqa: E402
 
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 COLUMNS = {"a (column 1, right)": 1.2, "b (column 1, up)": 0.4, "c (column 2, right)": 0.5, "d (column 2, up)": 1.1}
@@ -113,3 +119,51 @@ def test_zoom_shows_an_error_of_second_order(opened):
     expected = [math.exp(0.25) * (math.sinh(s / 4) / (s / 4) - 1) for s in (4, 2, 1, 0.5)]
     assert gaps == [pytest.approx(gap, abs=6e-3) for gap in expected]
     assert gaps[0] > 3.5 * gaps[1] > 3.5 ** 2 * gaps[2] > 0
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+def test_a_finger_drags_a_tip_and_scrolls_elsewhere(tmp_path):
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    controls = {name: (-1.6, 1.6, 0.1, start) for name, start in COLUMNS.items()}
+    figure = viz.demo("matrix_square", alt="A square.", controls=controls, data={"points": [[0.5, 0.5]]}, size=(400, 400))
+    (tmp_path / "page.html").write_text("<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+                                        f"{figure.data}<div style='height: 2000px'></div>", encoding="utf-8")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_context(viewport={"width": 400, "height": 800}, has_touch=True, is_mobile=True).new_page()
+        page.goto((tmp_path / "page.html").as_uri())
+        hand, box = page.context.new_cdp_session(page), page.locator("svg").bounding_box()
+
+        def swipe(start, end):  # between two points of the plane
+            for k in range(13):
+                x, y = (a + (b - a) * k / 12 for a, b in zip(start, end))
+                point = {"x": box["x"] + box["width"] * (200 + 195 * x / 3.3) / 400, "y": box["y"] + box["height"] * (200 - 195 * y / 3.3) / 400}
+                hand.send("Input.dispatchTouchEvent", {"type": "touchMove" if k else "touchStart", "touchPoints": [point]})
+                page.wait_for_timeout(20)
+            hand.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+            page.wait_for_timeout(200)
+
+        swipe((1.2, 0.4), (1.0, -1.0))  # the first tip, downwards: the way that would scroll the page
+        assert [page.get_by_label(name).input_value() for name in COLUMNS] == ["1", "-1", "0.5", "1.1"]
+        assert page.evaluate("scrollY") == 0
+        swipe((2.0, -2.5), (2.0, 0.5))  # far from both tips, upwards
+        assert page.evaluate("scrollY") > 50
+        browser.close()
+
+
+def test_the_form_of_a_live_notebook(monkeypatch):
+    widgets = pytest.importorskip("ipywidgets")
+    lesson = json.loads((Path(__file__).parents[1] / "lessons" / "03_determinants_and_volumes.ipynb").read_text(encoding="utf-8"))
+    (cell,) = [cell for cell in lesson["cells"] if "".join(cell["source"]).startswith("LIVE = False")]
+    assert not cell["outputs"]  # the page shows nothing of it
+    made, names = [], {"torch": torch, "plt": plt, "viz": viz, "volume_by_counting": volume_by_counting}
+    monkeypatch.setattr(widgets, "interact", lambda show, **sliders: made.append(widgets.interactive(show, **sliders)))
+    exec("".join(cell["source"]).replace("LIVE = False", "LIVE = True"), names)
+    sliders = made[0].children[:4]
+    assert [(s.description, s.value, s.min, s.max, s.step) for s in sliders] == [
+        (name, start, -1.6, 1.6, 0.1) for name, start in zip("abcd", COLUMNS.values())]
+    torch.manual_seed(0)
+    names["show"](1.0, 0.0, 0.5, 1.5)
+    said = re.fullmatch(r"det A = 1.50, counted ([\d.]+) ± 0.01", plt.gca().get_title())
+    assert said and abs(float(said[1]) - 1.5) < 0.05
+    plt.close("all")

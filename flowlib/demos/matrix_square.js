@@ -27,7 +27,7 @@
     const [x, y] = image(corner), [u, v] = [x - across(0), y - up(0)], size = Math.hypot(u, v) || 1;
     pen.line([at([0, 0]), [x, y]], { stroke: colour, "stroke-width": 4 });
     // a large round dot, which a finger can drag without moving the page
-    pen.line([[x, y], [x, y]], { stroke: colour, "stroke-width": 18, "stroke-linecap": "round", style: "touch-action: none; cursor: grab" });
+    pen.line([[x, y], [x, y]], { stroke: colour, "stroke-width": 18, "stroke-linecap": "round", style: "cursor: grab", ontouchstart: "event.preventDefault()" });
     pen.text(x + 22 * u / size, y + 22 * v / size + 5, ["A e₁", "A e₂"][i], { "font-weight": 600 });
   });
   pen.drag((x, y, pressed) => {

@@ -24,7 +24,7 @@
     pen.line([at([-4, r]), at([4, r])], { stroke: "#d9dde2", "stroke-width": 1 });
   }
   pen.area(outline.map(square).map(at), { fill: red, "fill-opacity": 0.3, stroke: red, "stroke-width": 1.5 });
-  pen.line([at([p, q]), at([p, q])], { stroke: red, "stroke-width": 18, "stroke-opacity": 0.35, "stroke-linecap": "round", style: "touch-action: none; cursor: grab" });
+  pen.line([at([p, q]), at([p, q])], { stroke: red, "stroke-width": 18, "stroke-opacity": 0.35, "stroke-linecap": "round", style: "cursor: grab", ontouchstart: "event.preventDefault()" });
   pen.line([at([p, q]), at([p, q])], { stroke: red, "stroke-width": 5, "stroke-linecap": "round", "pointer-events": "none" });
 
   // the glass: its width is a fixed multiple of the square's side, so that more zoom only magnifies
