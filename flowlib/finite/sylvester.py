@@ -86,7 +86,8 @@ class Sylvester(Amortised):
 
     @staticmethod
     def _times(matrix, vector):
-        return (matrix @ vector[..., None]).squeeze(-1)
+        """One matrix for all vectors (..., N), or one each."""
+        return vector @ matrix.mT if matrix.ndim == 2 else (matrix @ vector[..., None]).squeeze(-1)
 
     @staticmethod
     def _log_det(h, r, r2):
