@@ -2,7 +2,8 @@
 import pytest
 import torch
 
-collect_ignore = ["benchmarks", "conftest.py"]  # need three other libraries (`make bench`); no tests, and the name of another one
+# benchmarks need three other libraries (`make bench`); exercises hold notebooks to work on; a conftest is no test
+collect_ignore = ["benchmarks", "exercises", "conftest.py"]
 
 
 @pytest.fixture(autouse=True)
