@@ -15,7 +15,24 @@ from .bases import StandardNormal
 from .core import Bijection, Compose, Flow
 from .elementwise import Affine, Elementwise
 
-__all__ = ["VAE", "LinearGaussian", "posterior"]
+__all__ = ["VAE", "LinearGaussian", "mlp", "posterior"]
+
+
+def mlp(*widths: int) -> nn.Sequential:
+    """Linear layers of these widths with ReLU between them, for encoders and decoders.
+
+    No layer starts at zero, as the last one of `nets.MLP` does. The posterior starts from zero weights; were the encoder's
+    outputs zero too, so would be the gradients of both, for ever.
+
+    Args:
+        widths: Inputs, hidden units, outputs.
+
+    Example:
+        >>> mlp(784, 300, 16)(torch.zeros(5, 784)).shape
+        torch.Size([5, 16])
+    """
+    layers = [layer for a, b in zip(widths, widths[1:]) for layer in (nn.Linear(a, b), nn.ReLU())]
+    return nn.Sequential(*layers[:-1])
 
 
 def posterior(dim: int, context_dim: int, *layers: Bijection) -> Flow:

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 import flowlib as fl
-from flowlib.vae import VAE, LinearGaussian, posterior
+from flowlib.nets import MLP
+from flowlib.vae import VAE, LinearGaussian, mlp, posterior
 
 D = torch.float64
 
@@ -133,3 +134,19 @@ def test_at_the_exact_posterior_the_decoder_gets_the_gradient_of_the_evidence(mo
     draws = 40_000
     found = torch.autograd.grad(vae.elbo(x, draws).sum(), vae.decoder.weight)[0]
     assert torch.allclose(found, expected, atol=0.05 * expected.abs().max().item())
+
+
+def test_the_encoder_learns_from_the_first_step():
+    """Negative control: behind an encoder whose outputs start at zero, zero weights stay zero, and the posterior never sees x."""
+    torch.manual_seed(6)
+    x, moves = (torch.rand(32, 16) < 0.3).float(), {}
+    for name, encoder in (("mlp", mlp(16, 12, 8)), ("zero", MLP(16, 8, (12,)))):
+        vae = VAE(encoder, posterior(3, 8), mlp(3, 12, 16))
+        optimizer = torch.optim.SGD(vae.parameters(), lr=0.1)
+        before = [p.detach().clone() for p in encoder.parameters()]
+        for _ in range(20):
+            optimizer.zero_grad()
+            vae(x).mean().backward()
+            optimizer.step()
+        moves[name] = max((p - q).abs().max().item() for p, q in zip(encoder.parameters(), before))
+    assert moves["mlp"] > 1e-3 and moves["zero"] == 0

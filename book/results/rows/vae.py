@@ -12,9 +12,8 @@ import torch
 from torch import nn
 
 import flowlib as fl
-from flowlib.nets import MLP
 from flowlib.train import fit
-from flowlib.vae import VAE, posterior
+from flowlib.vae import VAE, mlp, posterior
 
 D, C = 16, 100
 FLOWS = {
@@ -41,7 +40,7 @@ class Binarised(nn.Module):
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("flow", choices=FLOWS)
-parser.add_argument("--steps", type=int, default=6000)
+parser.add_argument("--steps", type=int, default=4000)
 parser.add_argument("--seed", type=int, default=0)
 args = parser.parse_args()
 
@@ -51,7 +50,7 @@ train, test = (fl.data.load("mnist", split).x.flatten(1) / 255 for split in ("tr
 test = torch.bernoulli(test[:1000])
 
 torch.manual_seed(args.seed)
-vae = VAE(MLP(784, C, (300,)), posterior(D, C, *FLOWS[args.flow]()), MLP(D, 784, (300,)))
+vae = VAE(mlp(784, 300, C), posterior(D, C, *FLOWS[args.flow]()), mlp(D, 300, 784))
 fit(vae.flow, train, objective=Binarised(vae), steps=args.steps, batch_size=128, lr=2e-3, seed=args.seed, ema=0.999, cpu=True)
 with torch.no_grad():
     pairs = [(-vae.elbo(x, 200), -vae.importance_weighted(x, 200)) for x in test.split(50)]
