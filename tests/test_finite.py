@@ -92,6 +92,42 @@ def test_sylvester_has_orthonormal_columns_and_room_to_invert(variant, context_d
     assert diagonal.min() > -1 and torch.equal(r, r.triu()) and torch.equal(r2, r2.triu())
 
 
+@pytest.mark.parametrize("variant", ["orthogonal", "householder"])
+def test_sylvester_is_smooth_in_its_parameters(variant):
+    """Where QR is not: an entry that changes its sign flips no column, and nothing is singular about a singular matrix."""
+    torch.manual_seed(0)
+    z = torch.randn(20, 2, dtype=D)
+    for start in (torch.tensor([0.0, 1.0, 1.0, 0.3]), torch.tensor([1.0, 1.0, 1.0, 1.0])):
+        f = fl.Sylvester(2, 2, variant, reflections=2).double()
+        images = []
+        for step in (-1e-7, 0.0, 1e-7):
+            with torch.no_grad():
+                f.params[:4] = start.double()
+                f.params[0] += step
+            x, log_det = f(z)
+            images.append(x.detach())
+        assert (images[0] - images[2]).abs().max() < 1e-5
+        f.zero_grad()
+        (x.sum() + log_det.sum()).backward()
+        assert f.params.grad.abs().max() < 1e3
+
+
+def test_reflections_reach_every_orthonormal_frame():
+    """M of them suffice, up to the signs of the columns: those of Householder's own QR."""
+    frame = torch.linalg.qr(torch.randn(5, 3, dtype=D)).Q
+    rest, vectors = frame.clone(), []
+    for i in range(3):
+        v = rest[:, i].clone()
+        v[i] += 1.0 if v[i] >= 0 else -1.0
+        vectors.append(v)
+        rest = rest - 2 * torch.outer(v, v @ rest) / (v @ v)
+    f = fl.Sylvester(5, 3).double()
+    with torch.no_grad():
+        f.params[:15] = torch.stack(vectors[::-1]).flatten()
+    q = f._terms(torch.zeros(5, dtype=D), None)[0]
+    assert torch.allclose((q.mT @ frame).abs(), torch.eye(3, dtype=D), atol=1e-12)
+
+
 def test_sylvester_identity():
     """det(I_D + AB) = det(I_M + BA) (E12)."""
     a, b = torch.randn(6, 2, dtype=D), torch.randn(2, 6, dtype=D)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..core import Bijection
 from .amortised import check_dim
 
-__all__ = ["Householder", "reflect"]
+__all__ = ["Householder", "compact", "reflect"]
 
 
 def _unit(vectors: Tensor) -> Tensor:
@@ -16,11 +16,21 @@ def _unit(vectors: Tensor) -> Tensor:
     return vectors / length.clamp(min=torch.finfo(vectors.dtype).tiny)
 
 
+def compact(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    r"""V and W, (..., T, D) each, with $x^\top H_1 \cdots H_T = x^\top - x^\top V^\top W$ for the reflections of T vectors.
+
+    For unit vectors, the rows of V, $H_1 \cdots H_T = I - V^\top U^{-1} V$ with U upper triangular, $U_{ii} = \tfrac12$ and $U_{ij} =
+    v_i \cdot v_j$: two matrix products for all T reflections, in place of T passes over the data.
+    """
+    v = _unit(vectors)
+    u = (v @ v.mT).triu(1) + 0.5 * torch.eye(v.shape[-2], dtype=v.dtype, device=v.device)
+    return v, torch.linalg.solve_triangular(u, v, upper=True)
+
+
 def reflect(value: Tensor, vectors: Tensor, backwards: bool = False) -> Tensor:
     r"""Reflect rows at the hyperplanes of T vectors, the first first (`backwards`: the last first, the inverse).
 
-    For unit vectors, the rows of V, $H_1 \cdots H_T = I - V^\top U^{-1} V$ with U upper triangular, $U_{ii} = \tfrac12$ and $U_{ij} =
-    v_i \cdot v_j$: two matrix products for all T reflections, in place of T passes over the data. Cost: O(T D) a row.
+    Cost: O(T D) a row.
 
     Args:
         value: (..., D).
@@ -30,12 +40,7 @@ def reflect(value: Tensor, vectors: Tensor, backwards: bool = False) -> Tensor:
     Returns:
         (..., D).
     """
-    v = _unit(vectors)
-    if backwards:
-        v = v.flip(-2)
-    gram = v @ v.mT
-    u = gram.triu(1) + 0.5 * torch.eye(v.shape[-2], dtype=v.dtype, device=v.device)
-    w = torch.linalg.solve_triangular(u, v, upper=True)  # U^-1 V, (..., T, D)
+    v, w = compact(vectors.flip(-2) if backwards else vectors)
     if v.ndim == 2:
         return value - (value @ v.mT) @ w
     return value - ((value[..., None, :] @ v.mT) @ w).squeeze(-2)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..numerics import solve_monotone
 from .amortised import Amortised, check_dim
-from .householder import reflect
+from .householder import compact
 
 __all__ = ["Sylvester"]
 
@@ -23,8 +23,11 @@ class Sylvester(Amortised):
     invertible for every value of its parameters. Inverse: $v = Q^\top z$ solves M scalar equations, the last coordinate first,
     each increasing in its unknown; then $z = x - Q R \tanh(\tilde R v + b)$.
 
-    Q is one of: "orthogonal", the Q of a QR factorisation; "householder", M columns of a product of reflections; "triangular",
-    M columns of the identity (with `flip`, of the reversed identity: alternate them).
+    Q is M columns of: "orthogonal", a product of M reflections, which reaches every Q up to the signs of its columns;
+    "householder", a product of as many reflections as you choose; "triangular", the identity (with `flip`, the reversed
+    identity: alternate them). Reflections are orthonormal to rounding whatever their vectors, and smooth in them. (A QR
+    factorisation is neither: LAPACK's columns change sign where an entry does, and the gradient is infinite at a singular
+    matrix, which training crosses if M = D. The paper's iterative orthogonalisation may not converge.)
 
     Cost: O(D M + M^2) a row, both ways, and M root searches in turn in `inverse` (density); Q itself costs O(D M^2).
 
@@ -55,7 +58,7 @@ class Sylvester(Amortised):
         if not 1 <= hidden <= dim:
             raise ValueError(f"hidden must lie in 1..{dim}, got {hidden}")
         m = hidden
-        for_q = {"orthogonal": dim * m, "householder": reflections * dim, "triangular": 0}[variant]
+        for_q = dim * {"orthogonal": m, "householder": reflections, "triangular": 0}[variant]
         sizes = [for_q, m * (m + 1) // 2, m * (m + 1) // 2, m]  # Q, R, R~, b
         start = torch.randn(sum(sizes))
         start[for_q:] /= math.sqrt(m)
@@ -74,14 +77,12 @@ class Sylvester(Amortised):
     def _terms(self, value, context):
         """Q (..., D, M), R and R~ (..., M, M), b (..., M)."""
         q, r, r2, b = self._params(value, context).split(self.sizes, -1)
-        if self.variant == "orthogonal":
-            q = torch.linalg.qr(q.unflatten(-1, (self.dim, self.hidden))).Q
-        elif self.variant == "householder":
-            vectors = q.unflatten(-1, (-1, self.dim))[..., None, :, :]  # (..., 1, T, D): the same for every column
-            columns = self.frame.mT.expand(*q.shape[:-1], -1, -1)  # (..., M, D)
-            q = reflect(columns, vectors if q.ndim > 1 else vectors[0]).mT
-        else:
+        if self.variant == "triangular":
             q = self.frame
+        else:
+            v, w = compact(q.unflatten(-1, (-1, self.dim)))
+            rows = self.frame.mT  # (M, D)
+            q = (rows - (rows @ v.mT) @ w).mT
         return q, self._triangle(r), self._triangle(r2), b
 
     @staticmethod

@@ -19,6 +19,7 @@ parser.add_argument("target", choices=["U1", "U2", "U3", "U4"])
 parser.add_argument("--flow", choices=LAYERS, default="planar")
 parser.add_argument("--layers", type=int, default=32)
 parser.add_argument("--steps", type=int, default=4000)
+parser.add_argument("--lr", type=float, default=2e-2)
 parser.add_argument("--seed", type=int, default=0)
 args = parser.parse_args()
 
@@ -40,7 +41,7 @@ torch.set_num_threads(1)
 torch.manual_seed(args.seed)
 target = getattr(fl.targets, args.target)()
 flow = fl.Flow(fl.StandardNormal(2), fl.Compose(*(LAYERS[args.flow]() for _ in range(args.layers))))
-fit(flow, None, objective=ReverseKL(flow, Annealed(target.energy, args.steps)), steps=args.steps, batch_size=256, lr=2e-2,
+fit(flow, None, objective=ReverseKL(flow, Annealed(target.energy, args.steps)), steps=args.steps, batch_size=256, lr=args.lr,
     seed=args.seed, ema=0.99, cpu=True)
 with torch.no_grad():
     x, log_q = flow.rsample_and_log_prob(100_000)
