@@ -251,6 +251,13 @@ def test_extraction(child, source):
     assert child(source)["0_r0"] == 3
 
 
+def test_an_import_that_the_set_does_not_allow_is_refused(child):
+    source = "def f():\n    import wave\n    return 3"
+    assert child(source)["0_r0"] == 3
+    with pytest.raises(sandbox.NoAnswer, match=r"does not allow \(wave\)"):
+        child(source, forbidden=["wave"])
+
+
 def npz(save=np.savez, **arrays):
     import io
     buffer = io.BytesIO()

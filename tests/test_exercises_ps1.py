@@ -45,7 +45,7 @@ def test_open_checks_know_a_stub(check, body, capsys):
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("body", ["return 1 / 0", "return 3", "return 'x', None", "return a[0].numpy(), a[0]", "return a[0], a[0].sum(), a[0]"])
+@pytest.mark.parametrize("body", ["return 1 / 0", "raise SystemExit(1)", "return 3", "return 'x', None", "return a[0].numpy(), a[0]", "return a[0], a[0].sum(), a[0]"])
 def test_open_checks_never_raise(check, body, capsys):
     line = said(check, capsys, {name: f"def {name}(*a):\n    {body}" for name in CHECKS[check]})
     assert line.count("\n") == 1 and ("violated" in line or "your code stopped" in line)

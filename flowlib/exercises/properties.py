@@ -37,7 +37,7 @@ def open_check(title: str):
                     print(f"{title}: not attempted yet")
                 except Violated as error:
                     print(f"{title}: violated: {error}")
-                except Exception as error:  # the student's own
+                except (Exception, SystemExit) as error:  # the student's own
                     print(f"{title}: your code stopped with {type(error).__name__}: {error}")
                 else:
                     print(f"{title}: all properties hold")

@@ -84,5 +84,5 @@ def show_experiment(experiment):
         print(f"{'model':20}nats, train       nats, held out", *lines, sep="\n")
     except NotAttempted:
         print("Exercise 6: not attempted yet")
-    except Exception as error:  # the student's own
+    except (Exception, SystemExit) as error:  # the student's own
         print(f"Exercise 6: your code stopped with {type(error).__name__}: {error}")
