@@ -49,6 +49,13 @@ def test_the_flows_beat_both_baselines_of_their_run(model):
     assert set(result["beside"]) == {"histogram", "gaussian"} and max(result["values"]) < min(result["beside"].values())
 
 
+def test_the_mean_field_gap_closes_reflection_by_reflection():
+    none, *reflections = (read(f"gap-{name}")["value"] for name in ("none", *(f"householder-{t}" for t in (1, 2, 4, 7))))
+    assert abs(none - read("gap-none")["paper"]["value"]) < 1e-9
+    assert all(value <= goal for value, goal in zip(reflections, (0.72, 0.27, 0.03, 0.001)))
+    assert max(read("gap-liaf")["values"] + read("gap-ccliaf")["values"]) < 1e-3
+
+
 def test_a_small_row_comes_out_the_same():
     before, again = read("exact-logit"), results.measure("exact-logit")
     assert abs(again["value"] - before["value"]) <= max(before["spread"], before["tolerance"])
