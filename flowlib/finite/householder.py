@@ -19,12 +19,12 @@ def _unit(vectors: Tensor) -> Tensor:
 def compact(vectors: Tensor) -> tuple[Tensor, Tensor]:
     r"""V and W, (..., T, D) each, with $x^\top H_1 \cdots H_T = x^\top - x^\top V^\top W$ for the reflections of T vectors.
 
-    For unit vectors, the rows of V, $H_1 \cdots H_T = I - V^\top U^{-1} V$ with U upper triangular, $U_{ii} = \tfrac12$ and $U_{ij} =
-    v_i \cdot v_j$: two matrix products for all T reflections, in place of T passes over the data.
+    For unit vectors, the rows of V, $H_1 \cdots H_T = I - 2 V^\top U^{-1} V$ with U upper triangular, $U_{ii} = 1$ and $U_{ij} =
+    2\, v_i \cdot v_j$: two matrix products for all T reflections, in place of T passes over the data.
     """
     v = _unit(vectors)
-    u = (v @ v.mT).triu(1) + 0.5 * torch.eye(v.shape[-2], dtype=v.dtype, device=v.device)
-    return v, torch.linalg.solve_triangular(u, v, upper=True)
+    double = v + v
+    return v, torch.linalg.solve_triangular(double @ v.mT, double, upper=True, unitriangular=True)
 
 
 def reflect(value: Tensor, vectors: Tensor, backwards: bool = False) -> Tensor:
@@ -42,7 +42,8 @@ def reflect(value: Tensor, vectors: Tensor, backwards: bool = False) -> Tensor:
     """
     v, w = compact(vectors.flip(-2) if backwards else vectors)
     if v.ndim == 2:
-        return value - (value @ v.mT) @ w
+        rows = value.reshape(-1, value.shape[-1])
+        return torch.addmm(rows, rows @ v.mT, w, alpha=-1).view_as(value)
     return value - ((value[..., None, :] @ v.mT) @ w).squeeze(-2)
 
 

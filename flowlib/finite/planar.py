@@ -42,11 +42,11 @@ class Planar(Amortised):
 
     def _terms(self, value, context):
         """u-hat and w (..., D), b, t = w.u and softplus(t) (...)."""
-        u, w, b = self._params(value, context).split([self.dim, self.dim, 1], -1)
-        length2 = (w * w).sum(-1)
+        u, w, b = self._params(value, context).split_with_sizes((self.dim, self.dim, 1), -1)
+        length2 = dot(w, w)
         # w = 0 makes the map a translation by u tanh(b): nothing to correct, and nothing to divide by
         none = length2 <= torch.finfo(w.dtype).tiny
-        t = (u * w).sum(-1).masked_fill(none, math.log(math.e - 1))
+        t = dot(u, w).masked_fill(none, math.log(math.e - 1))
         softplus = F.softplus(t, threshold=40.0)  # the default of 20 costs digits in float64
         along = (softplus - t - 1) / length2.masked_fill(none, math.inf)
         return torch.addcmul(u, along[..., None], w), w, b.squeeze(-1), t, softplus

@@ -59,7 +59,7 @@ class Sylvester(Amortised):
             raise ValueError(f"hidden must lie in 1..{dim}, got {hidden}")
         m = hidden
         for_q = dim * {"orthogonal": m, "householder": reflections, "triangular": 0}[variant]
-        sizes = [for_q, m * (m + 1) // 2, m * (m + 1) // 2, m]  # Q, R, R~, b
+        sizes = [for_q, m * (m + 1), m]  # Q, the two triangles, b
         start = torch.randn(sum(sizes))
         start[for_q:] /= math.sqrt(m)
         super().__init__(dim, start, context_dim)
@@ -68,22 +68,24 @@ class Sylvester(Amortised):
         self.register_buffer("upper", rows * m + columns)  # places of an upper triangle in a flat matrix
         self.register_buffer("frame", torch.eye(dim).flip(-1)[:, :m] if flip else torch.eye(dim)[:, :m])
 
-    def _triangle(self, flat: Tensor) -> Tensor:
-        """(..., M (M + 1) / 2) to an upper triangular matrix with its diagonal within (-1, 1)."""
+    def _triangles(self, flat: Tensor) -> tuple[Tensor, ...]:
+        """(..., M (M + 1)) to two upper triangular matrices with their diagonals within (-1, 1)."""
         m = self.hidden
+        flat = flat.unflatten(-1, (2, -1))
         full = flat.new_zeros(*flat.shape[:-1], m * m).index_copy(-1, self.upper, flat).unflatten(-1, (m, m))
-        return full.triu(1) + torch.diag_embed(0.999 * torch.tanh(full.diagonal(dim1=-2, dim2=-1)))
+        bounded = full.triu(1) + torch.diag_embed(0.999 * torch.tanh(full.diagonal(dim1=-2, dim2=-1)))
+        return bounded.unbind(-3)
 
     def _terms(self, value, context):
         """Q (..., D, M), R and R~ (..., M, M), b (..., M)."""
-        q, r, r2, b = self._params(value, context).split(self.sizes, -1)
+        q, triangles, b = self._params(value, context).split_with_sizes(self.sizes, -1)
         if self.variant == "triangular":
             q = self.frame
         else:
             v, w = compact(q.unflatten(-1, (-1, self.dim)))
             rows = self.frame.mT  # (M, D)
             q = (rows - (rows @ v.mT) @ w).mT
-        return q, self._triangle(r), self._triangle(r2), b
+        return q, *self._triangles(triangles), b
 
     @staticmethod
     def _times(matrix, vector):
