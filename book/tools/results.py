@@ -236,7 +236,21 @@ the same number of parameters in each library. All take turns in one process; pr
 medians of {bench['runs']} runs of {bench['rounds']} rounds. The ratio is that of flowlib to the fastest of the others."""
     versions = ", ".join(f"{name} {version}" for name, version in bench["versions"].items())
     return ["", "## Speed", "", text, *table(head, *rows), f"Parameters: {', '.join(sizes)}.", "",
-            f"Processor: {bench['device']}; {versions}; {bench['date']}; not run on a GPU.", "", *commands([bench["command"]])]
+            *finite_speed(bench["finite"]), f"Processor: {bench['device']}; {versions}; {bench['date']}; not run on a GPU.", "",
+            *commands([bench["command"]])]
+
+
+def finite_speed(bench):
+    """Stacks of finite flows beside the library that has them, and Sylvester layers beside planar maps."""
+    head = ("stack", "call", "ratio", "flowlib", "beside it")
+    rows = []
+    for row in bench["rows"]:
+        (name, other), = ((name, t) for name, t in row["milliseconds"].items() if name != "flowlib")
+        rows.append((f"{bench['layers']} {row['model']}", row["operation"], f"**{row['ratio']:.2f}**",
+                     f"{row['milliseconds']['flowlib']:.2f}", f"{other:.2f} ({name})"))
+    text = f"""Finite flows in {bench['rows'][0]['dim']} dimensions, measured in the same way: the forward direction, which samples, and a step
+of training by reverse KL. Beside a Sylvester layer stands flowlib's own planar map: the ratio is the price of a layer in planar maps."""
+    return [text, *table(head, *rows)]
 
 
 def page() -> str:

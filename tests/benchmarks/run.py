@@ -2,7 +2,7 @@
 
     make bench
 
-All four take turns in one process, each round in another order, so that what else the machine does falls on all alike.
+Two parts: couplings in all four, and finite flows in those that have them. All take turns in one process, each round in another order, so that what else the machine does falls on all alike.
 Times are the processor's, of one thread: on an idle machine the clock's. A time is the median of a run's rounds, and of
 three such runs; a ratio is flowlib's time over that of the fastest other.
 """
@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "book" / "tools")]
 warnings.filterwarnings("ignore", message="Inputs to the softmax are not scaled down")  # nflows' at each call
 
+import finite  # noqa: E402
 from models import BINS, BUILDERS, HIDDEN, LAYERS  # noqa: E402
 from results import RESULTS, machine  # noqa: E402
 
@@ -34,18 +35,39 @@ def calls(build, model, dim):
     torch.manual_seed(0)
     module, log_prob, sample = build(model, dim)
     x = torch.randn(BATCH, dim)
+    timed = {"training step": training(module, lambda: -log_prob(x).mean()),
+             "log_prob": torch.no_grad()(lambda: log_prob(x)), "sample": torch.no_grad()(lambda: sample(BATCH))}
+    return timed, size(module)
+
+
+def finite_calls(build):
+    """The same for a stack of finite flows, trained by reverse KL to a Gaussian of half the base's width."""
+    torch.manual_seed(0)
+    module, z = build(), torch.randn(BATCH, finite.DIM)
+
+    def loss():
+        x, log_det = module(z)
+        return (2 * (x * x).sum(-1) - log_det).mean()
+
+    return {"training step": training(module, loss), "forward": torch.no_grad()(lambda: module(z))}, size(module)
+
+
+def size(module):
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def training(module, loss):
+    """A training step, after five of them."""
     optimiser = torch.optim.Adam(module.parameters(), lr=1e-3)
 
-    def training_step():
+    def step():
         optimiser.zero_grad()
-        (-log_prob(x).mean()).backward()
+        loss().backward()
         optimiser.step()
 
     for _ in range(5):
-        training_step()
-    timed = {"training step": training_step, "log_prob": torch.no_grad()(lambda: log_prob(x)),
-             "sample": torch.no_grad()(lambda: sample(BATCH))}
-    return timed, sum(p.numel() for p in module.parameters() if p.requires_grad)
+        step()
+    return step
 
 
 def medians(timed: dict, rounds: int) -> dict[str, float]:
@@ -62,46 +84,67 @@ def medians(timed: dict, rounds: int) -> dict[str, float]:
     return {name: statistics.median(t) for name, t in times.items()}
 
 
-def cell(model, dim, rounds):
-    """The three operations of one model in one dimension: rows of the table."""
-    built = {name: calls(build, model, dim) for name, build in BUILDERS.items()}
-    (parameters,) = {count for _, count in built.values()}  # equal in all four, or the comparison is void
-    for operation in ("training step", "log_prob", "sample"):
-        runs = [medians({name: timed[operation] for name, (timed, _) in built.items()}, rounds) for _ in range(RUNS)]
-        times = {name: statistics.median(run[name] for run in runs) for name in BUILDERS}
-        others = [name for name in BUILDERS if name != "flowlib"]
+def compare(timed: dict[str, dict], rounds: int):
+    """For each call: the times of all, and flowlib's over that of the fastest other."""
+    others = [name for name in timed if name != "flowlib"]
+    for operation in timed["flowlib"]:
+        runs = [medians({name: calls[operation] for name, calls in timed.items()}, rounds) for _ in range(RUNS)]
+        times = {name: statistics.median(run[name] for run in runs) for name in timed}
         ratios = [run["flowlib"] / min(run[name] for name in others) for run in runs]
-        yield {"model": model, "dim": dim, "operation": operation, "parameters": parameters,
-               "milliseconds": {name: round(t, 3) for name, t in times.items()},
+        yield {"operation": operation, "milliseconds": {name: round(t, 3) for name, t in times.items()},
                "ratio": round(times["flowlib"] / min(times[name] for name in others), 3),
                "ratio_of_each_run": [round(r, 3) for r in ratios]}
 
 
+def coupling_rows(models, dims, rounds):
+    for model in models:
+        for dim in dims:
+            built = {name: calls(build, model, dim) for name, build in BUILDERS.items()}
+            (parameters,) = {count for _, count in built.values()}  # equal in all four, or the comparison is void
+            for row in compare({name: timed for name, (timed, _) in built.items()}, rounds):
+                yield {"model": model, "dim": dim, "parameters": parameters} | row
+
+
+def finite_rows(rounds):
+    for model, builders in finite.FINITE.items():
+        built = {name: finite_calls(build) for name, build in builders.items()}
+        counts = {name: count for name, (_, count) in built.items()}
+        assert len(set(counts.values())) == 1 or "planar maps" in builders, counts
+        for row in compare({name: timed for name, (timed, _) in built.items()}, rounds):
+            yield {"model": model, "dim": finite.DIM, "parameters": counts["flowlib"]} | row
+
+
+def measured(rows):
+    """Print rows as they come; give them with where and when they were measured."""
+    start, done = time.perf_counter(), []
+    for row in rows:
+        done.append(row)
+        times = "  ".join(f"{name} {t:8.3f}" for name, t in row["milliseconds"].items())
+        print(f"{row['model']:24} D={row['dim']:<3} {row['operation']:14} {times} ms   ratio {row['ratio']:.2f} "
+              f"(runs {row['ratio_of_each_run']})", flush=True)
+    return {"rows": done, "batch": BATCH, "runs": RUNS, "device": machine(), "threads": torch.get_num_threads(),
+            "date": datetime.date.today().isoformat(), "minutes": round((time.perf_counter() - start) / 60, 1),
+            "versions": {name: version(name) for name in ("torch", "zuko", "nflows", "normflows")}, "command": "make bench"}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=LAYERS, help="only this model, and write nothing")
-    parser.add_argument("--dim", type=int, help="only this dimension, and write nothing")
+    parser.add_argument("--part", choices=("couplings", "finite"), help="measure only this part, and keep the other")
+    parser.add_argument("--model", choices=LAYERS, help="only this coupling model, and write nothing")
+    parser.add_argument("--dim", type=int, help="only this dimension of couplings, and write nothing")
     parser.add_argument("--rounds", type=int, default=72, help="calls in one run")
     args = parser.parse_args()
     torch.set_num_threads(1)  # small models: more threads measure the thread pool
-    start, rows = time.perf_counter(), []
-    for model in [args.model] if args.model else LAYERS:
-        for dim in [args.dim] if args.dim else DIMS:
-            for row in cell(model, dim, args.rounds):
-                rows.append(row)
-                times = "  ".join(f"{name} {t:8.3f}" for name, t in row["milliseconds"].items())
-                print(f"{model:8} D={dim:<3} {row['operation']:14} {times} ms   ratio {row['ratio']:.2f} "
-                      f"(runs {row['ratio_of_each_run']})", flush=True)
-    if args.model or args.dim:
-        return
-    result = {
-        "rows": rows, "batch": BATCH, "hidden": HIDDEN, "bins": BINS, "layers": LAYERS, "rounds": args.rounds,
-        "runs": RUNS,
-        "device": machine(), "threads": torch.get_num_threads(), "command": "make bench",
-        "versions": {name: version(name) for name in ("torch", "zuko", "nflows", "normflows")},
-        "date": datetime.date.today().isoformat(), "minutes": round((time.perf_counter() - start) / 60, 1),
-    }
-    (RESULTS / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
+    file, only = RESULTS / "bench.json", args.model or args.dim
+    result = json.loads(file.read_text()) if file.exists() else {}
+    if args.part != "finite":
+        rows = coupling_rows([args.model] if args.model else LAYERS, [args.dim] if args.dim else DIMS, args.rounds)
+        result = measured(rows) | {"hidden": HIDDEN, "bins": BINS, "layers": LAYERS, "rounds": args.rounds,
+                                   "finite": result.get("finite")}
+    if args.part != "couplings" and not only:
+        result["finite"] = measured(finite_rows(args.rounds)) | {"layers": finite.LAYERS, "rounds": args.rounds}
+    if not only:
+        file.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
