@@ -113,3 +113,21 @@ def test_save_and_load(tmp_path):
         torch.manual_seed(3)  # the dequantization noise
         densities.append(m.log_prob(x))
     assert torch.equal(*densities)
+
+
+@pytest.mark.parametrize("dim", [6, 7])
+def test_nice_in_alternate_order_keeps_the_even_places_in_its_last_coupling(dim):
+    flow = fl.NICE(dim, layers=1, hidden=(8,), alternate=True).double()
+    torch.nn.init.normal_(flow.bijection.bijections[1].net.layers[-1].weight)
+    jacobian = fl.checks.jacobian(lambda z: flow.bijection(z)[0], torch.randn(dim, dtype=torch.float64))
+    rows = jacobian.abs().gt(1e-12).sum(1).tolist()  # how many latents each coordinate depends on: one where it is kept
+    kept = [i for i, n in enumerate(rows) if n == 1]
+    assert kept == list(range(0, 2 * (dim // 2), 2)) and max(rows) == 1 + dim // 2
+
+
+def test_blocks_are_counted():
+    sizes = [sum(p.numel() for p in fl.RealNVPImage((1, 4, 4), scales=1, steps=1, hidden=4, blocks=k).parameters()) for k in (1, 2, 3)]
+    assert sizes[2] - sizes[1] == sizes[1] - sizes[0] == 2 * 2 * (9 * 4 * 4 + 4)  # two networks, two 3x3 convolutions a block
+    attention = [fl.FlowPlusPlus((1, 4, 4), scales=1, steps=1, hidden=4, components=2, variational=False, blocks=k) for k in (1, 3)]
+    one, three = (sum(type(m).__name__ == "_Attention" for m in flow.modules()) for flow in attention)
+    assert (one, three) == (2, 6)

@@ -153,6 +153,60 @@ def test_order_of_the_data():
         assert torch.equal(torch.stack([b(step)[0] for b in shared], 1).flatten(), whole(step)[0])
 
 
+def test_parts_have_the_gradient_of_the_whole():
+    """Equal up to rounding, with steps that need all parts: clipping by the norm of the whole gradient."""
+    x, flows, histories = blob()[0].double(), [], []
+    for accumulate in (1, 4):
+        flow = small().double()
+        histories.append(fit(flow, x, x[:50], steps=9, batch_size=32, accumulate=accumulate, clip=0.1, lr=1e-2, eval_every=3))
+        flows.append(flow)
+    torch.testing.assert_close(weights(flows[0]), weights(flows[1]), rtol=0, atol=1e-12)
+    torch.testing.assert_close(histories[0].loss, histories[1].loss, rtol=1e-5, atol=0)
+    assert not torch.equal(weights(flows[0]), weights(flows[1]))  # it was another computation
+
+
+def test_parts_of_draws():
+    """Without data the objective is asked for so many draws at a time."""
+    seen = []
+
+    class Watch(ReverseKL):
+        def forward(self, n, context=None):
+            seen.append(n)
+            return super().forward(n, context)
+
+    flow = small()
+    fit(flow, None, objective=Watch(flow, lambda x: x.square().sum(-1)), steps=3, batch_size=24, accumulate=3)
+    assert seen == [8] * 9
+
+
+def test_old_gradients_do_not_matter():
+    x, results = blob()[0], []
+    for stale in (False, True):
+        flow = small()
+        if stale:
+            flow.log_prob(100 * x).sum().backward()
+        fit(flow, x, steps=3)
+        results.append(weights(flow))
+    assert torch.equal(*results)
+
+
+def test_watching_changes_nothing():
+    x, seen, results = blob()[0], [], []
+
+    def watch(step):
+        seen.append((step, flow.training, torch.is_grad_enabled(), weights(flow)))
+        flow.sample(7)  # draws random numbers
+
+    for option in ({}, {"watch": watch}):
+        flow = small()
+        history = fit(flow, x, x[:50], steps=12, eval_every=4, **option)
+        results.append((weights(flow), history.loss, history.val_loss))
+    assert torch.equal(results[0][0], results[1][0]) and results[0][1:] == results[1][1:]
+    assert [step for step, *_ in seen] == [0, 4, 8, 12] == history.val_step
+    assert not any(training or grad for _, training, grad, _ in seen)
+    assert torch.equal(seen[-1][3], weights(flow))  # the averaged weights, not those of the optimizer
+
+
 # Precision and compilation
 
 
@@ -198,7 +252,7 @@ def test_progress(capsys):
     for progress in (False, None, True):  # None: shown on a terminal, which this is not
         fit(small(), blob()[0], steps=12, progress=progress)
         shown = capsys.readouterr().err
-        assert ("12/12" in shown and "nats=" in shown) if progress else not shown
+        assert ("12/12" in shown and "nats=" in shown and "samples/s=" in shown) if progress else not shown
 
 
 # What stops it
@@ -267,7 +321,8 @@ def test_data_outside_the_support():
     ({"steps": 0}, "steps must be positive"),
     ({"steps": 3, "lr": -1.0}, "lr must be positive"), ({"steps": 3, "lr": math.nan}, "lr must be positive"),
     ({"steps": 3, "ema": 1.0}, "ema must lie in"), ({"steps": 3, "seed": -1}, "seed"),
-    ({"steps": 3, "precision": "fp16"}, "bf16"), ({"steps": 3, "objective": NLL(RealNVP(2))}, "hold the flow"),
+    ({"steps": 3, "precision": "fp16"}, "bf16"), ({"steps": 3, "accumulate": 0}, "accumulate must be positive"),
+    ({"steps": 3, "batch_size": 10, "accumulate": 3}, "10 cannot be shared equally by 1 processes, each in 3 parts"), ({"steps": 3, "objective": NLL(RealNVP(2))}, "hold the flow"),
 ])
 def test_settings_that_make_no_sense(settings, message):
     with pytest.raises(ValueError, match=message):

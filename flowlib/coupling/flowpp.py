@@ -33,6 +33,7 @@ class FlowPlusPlus(Flow):
         components: Of each mixture.
         context_dim: Width of a context, or None.
         variational: Whether the noise is learned; uniform if not.
+        blocks: Of each network: gated convolutions and attention (10 in the paper).
 
     Raises:
         ValueError: A height or width that cannot be halved so often.
@@ -45,11 +46,12 @@ class FlowPlusPlus(Flow):
     """
 
     def __init__(self, shape: tuple[int, int, int], levels: int = 256, scales: int = 2, steps: int = 4, hidden: int = 32,
-                 components: int = 8, context_dim: int | None = None, variational: bool = True):
+                 components: int = 8, context_dim: int | None = None, variational: bool = True,
+                 blocks: int = 2):
 
         def chain(shape, mask):
             return Compose(*(f for k in range(steps) for f in (
-                ImageCoupling(shape, LogisticMixtureCDF(components), hidden, mask, k % 2 == 1, context_dim, net="attention"),
+                ImageCoupling(shape, LogisticMixtureCDF(components), hidden, mask, k % 2 == 1, context_dim, "attention", blocks),
                 *([InvertibleConv1x1(shape)] if shape[0] > 1 else []), ActNorm(shape))))
 
         body = MultiScale(shape, [chain(s, "channel") for s in scale_shapes(shape, scales)], hidden=hidden)

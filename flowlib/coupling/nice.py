@@ -9,6 +9,7 @@ from torch import nn
 from ..bases import StandardLogistic
 from ..core import Bijection, Compose, Flow
 from ..elementwise import Additive
+from ..maps import Permutation
 from .coupling import Coupling
 
 __all__ = ["DiagonalScale", "NICE"]
@@ -67,6 +68,8 @@ class NICE(Flow):
         layers: Number of couplings, which keep the two halves in turn.
         hidden: Widths of each network's hidden layers.
         context_dim: Width of a context, or None.
+        alternate: The two halves are the even and the odd coordinates, as in the paper, and not the first and the last: of an
+            image, neighbouring pixels then tell of each other.
 
     Example:
         >>> from flowlib import NICE
@@ -74,6 +77,9 @@ class NICE(Flow):
         torch.Size([3, 4])
     """
 
-    def __init__(self, dim: int, layers: int = 4, hidden: tuple[int, ...] = (64, 64), context_dim: int | None = None):
+    def __init__(self, dim: int, layers: int = 4, hidden: tuple[int, ...] = (64, 64), context_dim: int | None = None,
+                 alternate: bool = False):
         couplings = [Coupling(dim, Additive(), hidden, swap=k % 2 == 1, context_dim=context_dim) for k in range(layers)]
-        super().__init__(StandardLogistic(dim), Compose(DiagonalScale(dim, std=math.pi / math.sqrt(3)), *couplings))
+        places = torch.arange(dim)  # the first half of the latent goes to the even places
+        weave = [Permutation(torch.cat([places[::2], places[1::2]]).argsort())] if alternate else []
+        super().__init__(StandardLogistic(dim), Compose(DiagonalScale(dim, std=math.pi / math.sqrt(3)), *couplings, *weave))

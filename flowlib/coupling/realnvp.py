@@ -56,6 +56,7 @@ class RealNVPImage(Flow):
         context_dim: Width of a context, or None.
         norm: "act" or "batch".
         save_memory: Recompute activations in the backward pass (`Reversible`; not with batch normalisation).
+        blocks: Residual blocks of each network (8 in the paper's CIFAR-10 model).
 
     Raises:
         ValueError: A height or width that cannot be halved so often.
@@ -67,7 +68,7 @@ class RealNVPImage(Flow):
     """
 
     def __init__(self, shape: tuple[int, int, int], levels: int = 256, scales: int = 2, steps: int = 3, hidden: int = 32,
-                 context_dim: int | None = None, norm: str = "act", save_memory: bool = False):
+                 context_dim: int | None = None, norm: str = "act", save_memory: bool = False, blocks: int = 2):
         if norm not in ("act", "batch") or (norm == "batch" and save_memory):
             raise ValueError(f'norm must be "act" or "batch", and "batch" cannot save memory; got {norm!r}')
         normalise = ActNorm if norm == "act" else BatchNorm
@@ -75,7 +76,7 @@ class RealNVPImage(Flow):
 
         def couplings(shape, mask):
             return chain(*(f for k in range(steps) for f in (
-                ImageCoupling(shape, Affine(), hidden, mask, k % 2 == 1, context_dim, net="residual"), normalise(shape))))
+                ImageCoupling(shape, Affine(), hidden, mask, k % 2 == 1, context_dim, "residual", blocks), normalise(shape))))
 
         shapes = scale_shapes(shape, scales)
         unsqueezed = [tuple(shape), *((c // 2, h, w) for c, h, w in shapes[:-1])]

@@ -7,18 +7,20 @@
 | `cifar10-small` | 3x32x32 | 500 / 50 / 250 | inside this package |
 | `mnist`, `fashion-mnist` | 1x28x28 | 50,000 / 10,000 / 10,000 | `$FLOWLIB_DATA`, the user cache, or the network |
 | `cifar10` | 3x32x32 | 45,000 / 5,000 / 10,000 | the same |
+| the path of a folder | 3 x size x size | 8 : 1 : 1 | every picture below it |
 
 `train` and `val` never share an image: `val` is the end of the published training set, `test` the published test set
 (`digits` has no published split; its own is a fixed permutation). Each split of a small set holds the first images of
 each class of that split of the full set, so the small sets are class-balanced and no test image is ever trained on.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from . import digits, full, small
+from . import digits, folder, full, small
 from .files import DataError
 
 __all__ = ["Data", "DataError", "load"]
@@ -41,7 +43,7 @@ class Data(NamedTuple):
     levels: int | None
 
 
-def load(name: str, split: str = "train") -> Data:
+def load(name: str, split: str = "train", *, levels: int | None = None, size: int | None = None) -> Data:
     """Load one split of a data set, on the CPU.
 
     Every file is checked against its SHA-256 before it is used. A full set is looked for in `$FLOWLIB_DATA/<name>/`,
@@ -49,15 +51,20 @@ def load(name: str, split: str = "train") -> Data:
     A class without a network can share one cache: `python -m http.server` in it, and `FLOWLIB_MIRROR=http://host:8000`.
 
     Args:
-        name: `digits`, `mnist-small`, `fashion-mnist-small`, `cifar10-small`, `mnist`, `fashion-mnist` or `cifar10`.
+        name: `digits`, `mnist-small`, `fashion-mnist-small`, `cifar10-small`, `mnist`, `fashion-mnist`, `cifar10`, or the path
+            of a folder, in which files that are no images are named in a warning and skipped.
         split: `train`, `val` or `test`; disjoint.
+        levels: Quantise the pixels to fewer levels: 32 for the 5-bit images of the Glow paper. None keeps them all.
+        size: Height and width to which the images of a folder are cropped and resized; None: 32.
 
     Returns:
         The images, their labels and the number of levels.
 
     Raises:
-        ValueError: For an unknown name or split; the message lists the known ones.
-        DataError: For a corrupt file (named, with what is wrong), and where there is neither file nor network.
+        ValueError: For an unknown name or split, the message lists the known ones; for more levels than there are, or a size
+            where there is no folder.
+        DataError: For a corrupt file (named, with what is wrong), where there is neither file nor network, and for a folder
+            without images.
         ImportError: Where a set needs a package that is not installed; the message says which.
 
     Example:
@@ -65,10 +72,21 @@ def load(name: str, split: str = "train") -> Data:
         >>> data.load("mnist-small", "test").x.shape
         torch.Size([500, 1, 28, 28])
     """
-    if name not in READERS:
-        raise ValueError(f"unknown data set {name!r}; known: {', '.join(READERS)}")
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
-    x, y, levels = READERS[name](name, split)
+    if name in READERS:
+        if size is not None:
+            raise ValueError(f"the images of {name!r} have their size; only those of a folder are resized")
+        x, y, own = READERS[name](name, split)
+    elif Path(name).is_dir():
+        x, y, own = folder.read(Path(name), split, 32 if size is None else size)
+    else:
+        raise ValueError(f"unknown data set {name!r}, and no folder of that name; known: {', '.join(READERS)}")
     # np.array copies: the readers return views into larger, read-only buffers
-    return Data(torch.from_numpy(np.array(x, order="C")), torch.from_numpy(np.array(y, np.int64)), levels)
+    x = torch.from_numpy(np.array(x, order="C"))
+    y = None if y is None else torch.from_numpy(np.array(y, np.int64))
+    if levels is None:
+        return Data(x, y, own)
+    if not 2 <= levels <= own:
+        raise ValueError(f"{name!r} has {own} levels, which can become 2 to {own}, not {levels}")
+    return Data((x.int() * levels // own).to(x.dtype), y, levels)

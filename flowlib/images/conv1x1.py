@@ -48,9 +48,10 @@ class InvertibleConv1x1(Bijection):
         eye = torch.eye(len(self.log_s), dtype=self.log_s.dtype, device=self.log_s.device)
         return self.lower.tril(-1) + eye, self.upper.triu(1) + (self.signs * self.log_s.exp()).diag()
 
-    def _mix(self, matrix, value):
-        c, h, w = self.event_shape
-        return F.conv2d(value.reshape(-1, c, h, w), matrix[:, :, None, None]).reshape(value.shape)
+    @staticmethod
+    def _mix(matrix, value):
+        """The product at every pixel: one matrix product where channels are last in memory, as they then are in the result."""
+        return F.linear(value.movedim(-3, -1), matrix).movedim(-1, -3)
 
     def _log_det(self, like):
         return (self.positions * self.log_s.sum()).expand(like.shape[:-3])

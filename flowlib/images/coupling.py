@@ -23,6 +23,7 @@ class ImageCoupling(Bijection):
         swap: Keep the others instead.
         context_dim: Width K of a context (..., K), or (..., K, H, W), that the network also reads, or None.
         net: "conv" (Glow's), "residual" (RealNVP's) or "attention" (Flow++'s).
+        blocks: Number of the network's blocks, which "conv" has not.
 
     Raises:
         ValueError: An unknown mask or net; one channel and the channel mask.
@@ -36,7 +37,7 @@ class ImageCoupling(Bijection):
     latent_ndim = event_ndim = 3
 
     def __init__(self, shape: tuple[int, int, int], elementwise, hidden: int = 64, mask: str = "channel", swap: bool = False,
-                 context_dim: int | None = None, net: str = "conv"):
+                 context_dim: int | None = None, net: str = "conv", blocks: int = 2):
         super().__init__()
         c, h, w = self.latent_shape = self.event_shape = tuple(shape)
         if mask not in ("channel", "checkerboard") or net not in NETS:
@@ -47,10 +48,10 @@ class ImageCoupling(Bijection):
         self.cut = c // 2 if mask == "channel" else None
         if mask == "channel":
             moved = self.cut if swap else c - self.cut
-            self.net = NETS[net]((c - moved, h, w), moved * elementwise.n_params, hidden, context_dim)
+            self.net = NETS[net]((c - moved, h, w), moved * elementwise.n_params, hidden, context_dim, blocks)
         else:
             self.register_buffer("kept", checkerboard(h, w) ^ swap)
-            self.net = NETS[net](shape, c * elementwise.n_params, hidden, context_dim)
+            self.net = NETS[net](shape, c * elementwise.n_params, hidden, context_dim, blocks)
 
     def _params(self, kept, context):
         """(..., moved channels, H, W, n_params); the network may run in bfloat16, the map and its log-det do not."""

@@ -49,10 +49,12 @@ class Batches:
     endless stream, of which step k takes the rows from k * batch_size on; of those, each process every `world`-th."""
 
     def __init__(self, tensors: tuple[Tensor, ...] | None, config: Config, rank: int, world: int, device: torch.device):
-        if config.batch_size % world:
-            raise ValueError(f"a batch_size of {config.batch_size} cannot be shared equally by {world} processes")
+        if config.batch_size % (world * config.accumulate):
+            raise ValueError(f"a batch_size of {config.batch_size} cannot be shared equally by {world} processes, each in "
+                             f"{config.accumulate} parts")
         self.tensors = tensors and tuple(t.to(device) for t in tensors)
-        self.size, self.seed, self.rank, self.world, self.device = config.batch_size, config.seed, rank, world, device
+        self.size, self.seed, self.accumulate = config.batch_size, config.seed, config.accumulate
+        self.rank, self.world, self.device = rank, world, device
         self.order = functools.lru_cache(maxsize=2)(self._order)
 
     def _order(self, epoch: int) -> Tensor:
@@ -66,3 +68,9 @@ class Batches:
         epochs = range(start // n, (start + self.size - 1) // n + 1)
         joint = torch.cat([self.order(epoch) for epoch in epochs])[start % n :][: self.size]
         return tuple(t[joint[self.rank :: self.world]] for t in self.tensors)
+
+    def parts(self, step: int) -> list[tuple]:
+        """The same in `accumulate` equal parts."""
+        if self.tensors is None:
+            return [(self.size // self.world // self.accumulate,)] * self.accumulate
+        return list(zip(*(t.chunk(self.accumulate) for t in self(step))))

@@ -24,6 +24,8 @@ class Config:
             (1 + t) / (10 + t) at step t. 0 averages nothing.
         patience: Stop after this many validations without a better one; None never stops early.
         eval_every: Steps between two validations, which are also the checkpoints; None: a fortieth of the run.
+        accumulate: Compute the gradient of a batch in so many equal parts, one after the other: the same gradient, in that
+            much less memory.
 
     Raises:
         ValueError: Neither or both of steps and epochs, or a number out of its range.
@@ -44,11 +46,12 @@ class Config:
     ema: float = 0.999
     patience: int | None = None
     eval_every: int | None = None
+    accumulate: int = 1
 
     def __post_init__(self):
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(f"give either steps or epochs, got steps={self.steps} and epochs={self.epochs}")
-        for name in ("steps", "epochs", "batch_size", "lr", "clip", "patience", "eval_every"):
+        for name in ("steps", "epochs", "batch_size", "lr", "clip", "patience", "eval_every", "accumulate"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} must be positive, got {value}")

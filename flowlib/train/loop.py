@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -27,7 +28,7 @@ WINDOW = 10  # steps between two looks at the losses: between them nothing waits
 
 def fit(flow: nn.Module, train, val=None, *, out: str | Path | None = None, objective: nn.Module | None = None,
         resume: bool = False, precision: str | None = None, compile: bool = False, cpu: bool = False,
-        progress: bool | None = None, **config) -> History:
+        progress: bool | None = None, watch: Callable[[int], None] | None = None, **config) -> History:
     r"""Train a flow: AdamW on the mean of the objective, warm-up and cosine, clipped gradients, averaged weights.
 
     The flow gets the averaged weights of the best validation, or of the last step where there is none to compare; it
@@ -53,8 +54,10 @@ def fit(flow: nn.Module, train, val=None, *, out: str | Path | None = None, obje
         compile: Compile the objective with `torch.compile`.
         cpu: Use the CPU even where there is a GPU.
         progress: Show a progress bar; None: where the output is a terminal.
+        watch: Called with the number of steps after each validation, in the first process, while the flow holds the averaged
+            weights and is in eval mode: for samples on the way. What it draws at random changes nothing.
         **config: The fields of `Config`: steps or epochs, batch_size, lr, seed, weight_decay, warmup, clip, ema,
-            patience, eval_every.
+            patience, eval_every, accumulate.
 
     Returns:
         The losses, in nats, and how training ended.
@@ -85,7 +88,7 @@ def fit(flow: nn.Module, train, val=None, *, out: str | Path | None = None, obje
     checkpoint = find(out, resume)
 
     # Processes and devices. What is wrapped is the objective, not the flow: see objectives.py.
-    accelerator = _accelerator(cpu)
+    accelerator = _accelerator(cpu, config.accumulate)
     device, rank, home = accelerator.device, accelerator.process_index, device_of(flow)
     bare = NLL(flow) if objective is None else objective
     if all(module is not flow for module in bare.modules()):
@@ -107,7 +110,7 @@ def fit(flow: nn.Module, train, val=None, *, out: str | Path | None = None, obje
         accelerator.wait_for_everyone()  # all have looked into the folder before rank 0 writes there
         model = torch.compile(model) if compile else model
         began, saved_at = time.perf_counter() - history.seconds, len(history.loss) if checkpoint else None
-        unit, scale = _unit(flow)
+        unit, scale, speed = _unit(flow)
         hide = True if rank > 0 else None if progress is None else not progress
         recent: list[Tensor] = []  # (loss, norm of the gradient) of each step since the last look, on the device
 
@@ -127,7 +130,8 @@ def fit(flow: nn.Module, train, val=None, *, out: str | Path | None = None, obje
                                             f"try a learning rate below {config.lr:g}", trouble[0])
                     history.loss += [loss for loss, _ in rows]
                     bar.update(len(rows))
-                    bar.set_postfix({unit: f"{scale * history.loss[-1]:.3f}"}, refresh=False)
+                    rate = (bar.format_dict["rate"] or 0) * config.batch_size
+                    bar.set_postfix({unit: f"{scale * history.loss[-1]:.3f}", speed: f"{rate:,.0f}"}, refresh=False)
                     recent.clear()
 
                 # Validate the averaged weights, keep the best ones, write a checkpoint.
@@ -141,6 +145,8 @@ def fit(flow: nn.Module, train, val=None, *, out: str | Path | None = None, obje
                             if out and rank == 0:
                                 with writing(out, step):
                                     saving.save(flow, out)
+                        if watch and rank == 0:
+                            watch(step)
                     waited = step - history.best_step
                     history.stopped = ("finished" if step == steps else
                                        "early" if config.patience and waited >= config.patience * every else "")
@@ -155,28 +161,33 @@ def fit(flow: nn.Module, train, val=None, *, out: str | Path | None = None, obje
                 seed_all(config.seed, STEP, step, rank)
                 for group in optimizer.param_groups:
                     group["lr"] = config.lr_at(step, steps)
-                with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                    loss = model(*batches(step)).mean()
-                optimizer.zero_grad()
-                accelerator.backward(loss)
-                norm = accelerator.clip_grad_norm_(params, config.clip or math.inf)
-                optimizer.step()
+                bare.zero_grad()
+                losses = []
+                for part in batches.parts(step):  # the optimizer moves, and the processes meet, at the last one only
+                    with accelerator.accumulate(model):
+                        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                            loss = model(*part).mean()
+                        accelerator.backward(loss)
+                        losses.append(loss.detach().float())
+                        if accelerator.sync_gradients:
+                            norm = accelerator.clip_grad_norm_(params, config.clip or math.inf)
+                        optimizer.step()
                 decay = min(config.ema, (1 + step) / (10 + step))
                 torch.optim.swa_utils.get_ema_multi_avg_fn(decay)(average, params, None)
-                recent.append(torch.stack([loss.detach().float(), norm.detach().float()]))
+                recent.append(torch.stack([sum(losses) / len(losses), norm.detach().float()]))
 
     bare.load_state_dict(best)
     bare.to(home).eval()
     return history
 
 
-def _accelerator(cpu: bool):
+def _accelerator(cpu: bool, accumulate: int):
     try:
         from accelerate import Accelerator
     except ImportError as error:
         raise ImportError("training needs three more packages: pip install accelerate safetensors tqdm") from error
     # Without a GPU, torchrun's processes have to be told that they belong together, or each would train alone.
-    accelerator = Accelerator(cpu=cpu or not torch.accelerator.is_available())
+    accelerator = Accelerator(cpu=cpu or not torch.accelerator.is_available(), gradient_accumulation_steps=accumulate)
     if accelerator.mixed_precision not in ("no", "bf16"):
         raise ValueError(f"the launcher asks for {accelerator.mixed_precision}: log-densities need the range of bf16")
     return accelerator
@@ -188,9 +199,11 @@ def _describe(accelerator) -> str:
     return f"{name}, processes: {world}" if world > 1 else name
 
 
-def _unit(flow) -> tuple[str, float]:
-    """What the progress bar shows: bits per dimension for images, which have levels; else nats per sample."""
-    return ("bits/dim", 1 / (math.prod(flow.event_shape) * math.log(2))) if hasattr(flow, "levels") else ("nats", 1.0)
+def _unit(flow) -> tuple[str, float, str]:
+    """What the progress bar shows: bits per dimension for images, which have levels, else nats per sample; and the speed."""
+    if not hasattr(flow, "levels"):
+        return "nats", 1.0, "samples/s"
+    return "bits/dim", 1 / (math.prod(flow.event_shape) * math.log(2)), "images/s"
 
 
 def _trouble(losses: list[float], rows: list[list[float]]) -> tuple[int, str] | None:
