@@ -1,5 +1,5 @@
 """flowlib: every normalizing flow of the book, small enough to read. A model is `Flow(base, bijection)`."""
-from . import checks, data, importance, numerics, targets, vae
+from . import checks, data, importance, latents, numerics, targets, vae
 from .bases import GaussianMixture, StandardLogistic, StandardNormal, Uniform
 from .core import Bijection, Compose, Flow, Inverse, InversionError, load, save
 from .coupling.coupling import Coupling
@@ -36,6 +36,6 @@ __all__ = [
     "LinearIAF", "LogisticMixtureCDF", "Logit", "MultiScale", "NICE", "NSF", "Permutation", "Pixels", "Planar",
     "Radial", "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "Reversible", "Rotation", "Squeeze",
     "StandardLogistic", "StandardNormal", "Sylvester", "Uniform", "VariationalDequantize", "bits_per_dim",
-    "checkerboard", "checks", "data", "importance", "load", "numerics", "parallelepiped_volume", "save", "scale_shapes",
-    "targets", "vae", "volume_by_counting",
+    "checkerboard", "checks", "data", "importance", "latents", "load", "numerics", "parallelepiped_volume",
+    "save", "scale_shapes", "targets", "vae", "volume_by_counting",
 ]

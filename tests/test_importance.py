@@ -4,7 +4,8 @@ import math
 import pytest
 import torch
 
-from flowlib.importance import effective_sample_size, pareto_k
+import flowlib as fl
+from flowlib.importance import effective_sample_size, log_prob, pareto_k
 
 D = torch.float64
 
@@ -49,3 +50,36 @@ def test_weights_without_a_tail():
         pareto_k(torch.zeros(24))
     with pytest.raises(ValueError):
         pareto_k(torch.zeros(100, 2))
+
+
+def four_levels():
+    """A flow over one pixel of four levels whose noise is uniform: p(v) is a logistic density, so that P(x) is known."""
+    flow = fl.Flow(fl.StandardLogistic(1), fl.AffineMap(0.1, 0.4))
+    x = torch.arange(4, dtype=torch.uint8).reshape(4, 1, 1, 1)
+    edges = torch.sigmoid((torch.arange(5, dtype=D) / 4 - 0.4) / 0.1)
+    return fl.Pixels(flow, (1, 1, 1), levels=4).double(), x, edges.diff().log()
+
+
+def test_importance_weighting_tightens_the_bound_towards_the_probability():
+    flow, x, exact = four_levels()
+    bounds = {}
+    for n in (1, 2, 8, 64):
+        draws = log_prob(flow, x.expand(100_000 // n, 4, 1, 1, 1), n)
+        bounds[n] = draws.mean(0)
+        assert (bounds[n] <= exact + 4 * draws.std(0) / len(draws) ** 0.5).all()
+    for few, more in ((1, 2), (2, 8), (8, 64)):
+        assert (bounds[few] < bounds[more]).all()
+    assert (exact - bounds[1]).max() > 0.1 and (exact - bounds[64]).abs().max() < 0.02
+
+
+def test_many_draws_reach_the_probability():
+    flow, x, exact = four_levels()
+    torch.testing.assert_close(log_prob(flow, x, 20_000), exact, rtol=0, atol=0.03)
+
+
+def test_an_exact_likelihood_stays_as_it_is_and_an_estimate_is_refused():
+    flow, z = fl.RealNVP(3), torch.randn(5, 3)
+    torch.testing.assert_close(log_prob(flow, z, 7), flow.log_prob(z))
+    flow.bijection.likelihood = "estimate"
+    with pytest.raises(TypeError, match="estimate"):
+        log_prob(flow, z, 7)
