@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from flowlib import NICE, RealNVP, load
+from flowlib import NICE, Glow, RealNVP, load
 from flowlib.train import NLL, fit
 from flowlib.train.__main__ import main
 
@@ -148,6 +148,24 @@ def test_a_data_dependent_start_is_not_made_twice(tmp_path):
         train(tmp_path / "a", flow, objective=Interrupted(flow, 12, stop))
     resumed = train(tmp_path / "a", make(NICE), resume=True)
     assert resumed.loss == train(tmp_path / "b", make(NICE)).loss
+
+
+def test_convolutions_resume_bit_for_bit(tmp_path):
+    """Weights that lie channels last in memory, which the file does not know, and the optimizer's moments with them."""
+    x = torch.randint(16, (60, 1, 8, 8), generator=torch.Generator().manual_seed(6), dtype=torch.uint8)
+
+    def run(out, event=None, **options):
+        torch.manual_seed(4)
+        flow = Glow((1, 8, 8), levels=16, scales=2, steps=1, hidden=6)
+        objective = Interrupted(flow, 9, event) if event else None
+        return fit(flow, x, steps=16, batch_size=16, eval_every=4, lr=1e-2, objective=objective, out=out, **options)
+
+    with pytest.raises(Stop):
+        run(tmp_path / "a", stop)
+    assert steps_done(tmp_path / "a") == 8
+    run(tmp_path / "a", resume=True)
+    run(tmp_path / "b")
+    assert_same_run(tmp_path / "a", tmp_path / "b")
 
 
 def test_a_full_disk_keeps_the_old_checkpoint(tmp_path):

@@ -84,6 +84,10 @@ def load_run(path: Path, facts: dict, objective: nn.Module, optimizer, average: 
     for name, tensor in groups.get("optimizer", {}).items():  # empty before the first step
         index, _, moment = name.partition(".")
         state.setdefault(int(index), {})[moment] = tensor
+    for index, moments in state.items():  # laid out in memory like the weights, as the fused optimizer takes for granted
+        for name, tensor in moments.items():
+            if tensor.shape == average[index].shape:
+                moments[name] = torch.empty_like(average[index], device=tensor.device).copy_(tensor)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     for index, tensor in enumerate(average):
         tensor.copy_(groups["average"][str(index)])
