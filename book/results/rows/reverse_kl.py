@@ -21,6 +21,7 @@ parser.add_argument("--layers", type=int, default=32)
 parser.add_argument("--steps", type=int, default=4000)
 parser.add_argument("--lr", type=float, default=2e-2)
 parser.add_argument("--seed", type=int, default=0)
+parser.add_argument("--out", help="also save the flow in this folder")
 args = parser.parse_args()
 
 
@@ -43,6 +44,8 @@ target = getattr(fl.targets, args.target)()
 flow = fl.Flow(fl.StandardNormal(2), fl.Compose(*(LAYERS[args.flow]() for _ in range(args.layers))))
 fit(flow, None, objective=ReverseKL(flow, Annealed(target.energy, args.steps)), steps=args.steps, batch_size=256, lr=args.lr,
     seed=args.seed, ema=0.99, cpu=True)
+if args.out:
+    fl.save(flow, args.out)
 with torch.no_grad():
     x, log_q = flow.rsample_and_log_prob(100_000)
     log_w = target.log_prob(x) - log_q
