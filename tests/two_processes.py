@@ -1,7 +1,7 @@
-"""Started by tests/test_train_processes.py as `accelerate launch ... two_processes.py OUT`: both objectives, one step
-each.
+"""Started by tests/test_train_processes.py as `accelerate launch ... two_processes.py OUT`: a few steps of each objective.
 
-Process 0 writes the gradients of the first step, as the optimizer saw them, and the weights after a few steps.
+Each process writes the weights before and the gradients of the first step, as the optimizer saw them, the weights after a few
+steps, and the losses.
 """
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ from accelerate import PartialState
 from safetensors.torch import save_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from flowlib import NICE, RealNVP
+from flowlib import NICE, Glow, RealNVP
 from flowlib.train import ReverseKL, fit
 
 BATCH, STEPS = 16, 4
@@ -35,20 +35,31 @@ def make(model):
     return flow
 
 
+def images():
+    return torch.randint(0, 16, (48, 1, 8, 8), generator=torch.Generator().manual_seed(8), dtype=torch.uint8)
+
+
+def make_glow(seed=1):
+    torch.manual_seed(seed)
+    return Glow((1, 8, 8), levels=16, scales=2, steps=2, hidden=4).double()
+
+
 def train(flow, **options):
-    """Gradients of the first step by parameter name, then the weights after the last step."""
+    """What the docstring of this file says, by name."""
     first = {}
     names = {p: name for name, p in flow.named_parameters()}
 
     def keep(optimizer, args, kwargs):
         if not first:
-            first.update({f"gradient/{names[p]}": p.grad.clone() for g in optimizer.param_groups for p in g["params"]})
+            for p in (p for group in optimizer.param_groups for p in group["params"]):
+                first.update({f"start/{names[p]}": p.detach().clone().contiguous(),
+                              f"gradient/{names[p]}": p.grad.clone().contiguous()})
 
     hook = register_optimizer_step_pre_hook(keep)
     history = fit(flow, batch_size=BATCH, steps=STEPS, clip=None, cpu=True, progress=False, **options)
     hook.remove()
-    loss = {"loss": torch.tensor(history.loss, dtype=torch.float64)}
-    return first | {f"weight/{name}": p.detach() for name, p in flow.named_parameters()} | loss
+    losses = {name: torch.tensor(getattr(history, name), dtype=torch.float64) for name in ("loss", "val_loss")}
+    return first | {f"weight/{name}": t for name, t in flow.state_dict().items()} | losses
 
 
 if __name__ == "__main__":
@@ -60,9 +71,12 @@ if __name__ == "__main__":
     started = train(flow, train=data())
     flow = make(RealNVP)
     variational = train(flow, train=None, objective=ReverseKL(flow, energy))
+    accumulated = train(make(RealNVP), train=data(), accumulate=2)
+    glow = train(make_glow(seed=1 + PartialState().process_index), train=images(), val=images()[:7])
     state = PartialState()
     assert state.num_processes == 2, state
-    for name, tensors in (("likelihood", likelihood), ("started", started), ("variational", variational)):
+    for name, tensors in (("likelihood", likelihood), ("started", started), ("variational", variational),
+                          ("accumulated", accumulated), ("glow", glow)):
         save_file(tensors, out / f"{name}-{state.process_index}.safetensors")
     state.wait_for_everyone()
     state.destroy_process_group()

@@ -124,7 +124,7 @@ def fit(flow: nn.Module, train, val=None, *, out: str | Path | None = None, obje
                     trouble = _trouble(history.loss, rows)
                     if trouble:
                         bare.load_state_dict(best)
-                        bare.to(home).eval()
+                        bare.to(home, memory_format=torch.contiguous_format).eval()
                         holders = f"The flow and {out} keep" if out else "The flow keeps"
                         raise TrainingError(f"{trouble[1]}. {holders} the weights of step {history.best_step}; "
                                             f"try a learning rate below {config.lr:g}", trouble[0])
@@ -177,7 +177,7 @@ def fit(flow: nn.Module, train, val=None, *, out: str | Path | None = None, obje
                 recent.append(torch.stack([sum(losses) / len(losses), norm.detach().float()]))
 
     bare.load_state_dict(best)
-    bare.to(home).eval()
+    bare.to(home, memory_format=torch.contiguous_format).eval()
     return history
 
 
