@@ -86,7 +86,7 @@ def test_radial_is_the_papers_formula():
 def test_sylvester_has_orthonormal_columns_and_room_to_invert(variant, context_dim):
     f = fl.Sylvester(6, 4, variant, context_dim).double()
     context = 10 * torch.randn(50, 3, dtype=D) if context_dim else None
-    q, r, r2, _ = f._terms(torch.zeros(50, 6, dtype=D), context)
+    q, r, r2, _, _ = f._terms(torch.zeros(50, 6, dtype=D), context)
     assert torch.allclose(q.mT @ q, torch.eye(4, dtype=D).expand(*q.shape[:-2], 4, 4), atol=1e-12)
     diagonal = (r.diagonal(dim1=-2, dim2=-1) * r2.diagonal(dim1=-2, dim2=-1))
     assert diagonal.min() > -1 and torch.equal(r, r.triu()) and torch.equal(r2, r2.triu())
@@ -137,7 +137,7 @@ def test_sylvester_identity():
 def test_sylvester_with_one_unit_is_planar():
     f = fl.Sylvester(3, 1).double()
     z = torch.randn(20, 3, dtype=D)
-    q, r, r2, b = f._terms(z, None)
+    q, r, r2, b, _ = f._terms(z, None)
     w, u = (q * r2).squeeze(-1), (q * r).squeeze(-1)
     assert torch.allclose(f(z)[0], z + torch.tanh(z @ w + b)[:, None] * u)
 

@@ -19,9 +19,10 @@ class Sylvester(Amortised):
     r"""$x = z + Q R \tanh(\tilde R Q^\top z + b)$ with $Q \in R^{D \times M}$ of orthonormal columns and upper triangular $R, \tilde R$.
 
     By Sylvester's identity $\det(I_D + AB) = \det(I_M + BA)$, which is here a product: $\log|\det| = \sum_i \ln(1 + h'_i\, r_{ii}
-    \tilde r_{ii})$ with $h' = 1 - \tanh^2$. The diagonals are $0.999 \tanh$ of free numbers, so $r_{ii}\tilde r_{ii} > -1$ and the map is
-    invertible for every value of its parameters. Inverse: $v = Q^\top z$ solves M scalar equations, the last coordinate first,
-    each increasing in its unknown; then $z = x - Q R \tanh(\tilde R v + b)$.
+    \tilde r_{ii})$ with $h' = 1 - \tanh^2$. The diagonals are $\tilde r_{ii} = a$ and $r_{ii} = c / (1 + (-ac)_+)$ with free a and c, so
+    $r_{ii}\tilde r_{ii} > -1$ and the map is invertible for every value of its parameters. (Bounding both by tanh, as the paper's
+    code does, would also keep a unit from stretching more than twofold.) Inverse: $v = Q^\top z$ solves M scalar equations, the
+    last coordinate first, each increasing in its unknown; then $z = x + Q (v - Q^\top x)$.
 
     Q is M columns of: "orthogonal", a product of M reflections, which reaches every Q up to the signs of its columns;
     "householder", a product of as many reflections as you choose; "triangular", the identity (with `flip`, the reversed
@@ -68,16 +69,8 @@ class Sylvester(Amortised):
         self.register_buffer("upper", rows * m + columns)  # places of an upper triangle in a flat matrix
         self.register_buffer("frame", torch.eye(dim).flip(-1)[:, :m] if flip else torch.eye(dim)[:, :m])
 
-    def _triangles(self, flat: Tensor) -> tuple[Tensor, ...]:
-        """(..., M (M + 1)) to two upper triangular matrices with their diagonals within (-1, 1)."""
-        m = self.hidden
-        flat = flat.unflatten(-1, (2, -1))
-        full = flat.new_zeros(*flat.shape[:-1], m * m).index_copy(-1, self.upper, flat).unflatten(-1, (m, m))
-        bounded = full.triu(1) + torch.diag_embed(0.999 * torch.tanh(full.diagonal(dim1=-2, dim2=-1)))
-        return bounded.unbind(-3)
-
     def _terms(self, value, context):
-        """Q (..., D, M), R and R~ (..., M, M), b (..., M)."""
+        """Q (..., D, M), R and R~ (..., M, M), b and t (..., M): 1 + r r~ is 1 + t, or 1 / (1 - t) for a negative t."""
         q, triangles, b = self._params(value, context).split_with_sizes(self.sizes, -1)
         if self.variant == "triangular":
             q = self.frame
@@ -85,7 +78,12 @@ class Sylvester(Amortised):
             v, w = compact(q.unflatten(-1, (-1, self.dim)))
             rows = self.frame.mT  # (M, D)
             q = (rows - (rows @ v.mT) @ w).mT
-        return q, *self._triangles(triangles), b
+        m, flat = self.hidden, triangles.unflatten(-1, (2, -1))
+        full = flat.new_zeros(*flat.shape[:-1], m * m).index_copy(-1, self.upper, flat).unflatten(-1, (m, m))
+        r, r2 = full.unbind(-3)
+        c = r.diagonal(dim1=-2, dim2=-1)
+        t = c * r2.diagonal(dim1=-2, dim2=-1)
+        return q, r.triu(1) + torch.diag_embed(c / (1 + (-t).clamp(min=0))), r2, b, t
 
     @staticmethod
     def _times(matrix, vector):
@@ -93,35 +91,38 @@ class Sylvester(Amortised):
         return vector @ matrix.mT if matrix.ndim == 2 else (matrix @ vector[..., None]).squeeze(-1)
 
     @staticmethod
-    def _log_det(h, r, r2):
-        diagonal = r.diagonal(dim1=-2, dim2=-1) * r2.diagonal(dim1=-2, dim2=-1)
-        return torch.log1p((1 - h * h) * diagonal).sum(-1)
+    def _log_det(a, t):
+        # 1 + sech^2(a) r r~ = tanh^2(a) + sech^2(a) (1 + r r~): positive terms, nothing cancels
+        a = a.clamp(-40.0, 40.0)
+        room = (1 + t.clamp(min=0)) / (1 + (-t).clamp(min=0))
+        return (torch.tanh(a).square() + room / a.cosh().square()).log().sum(-1)
 
     def forward(self, z, context=None):
         with torch.autocast(z.device.type, enabled=False):
-            q, r, r2, b = self._terms(z, context)
-            h = torch.tanh(self._times(r2, self._times(q.mT, z)) + b)
-            return z + self._times(q, self._times(r, h)), self._log_det(h, r, r2)
+            q, r, r2, b, t = self._terms(z, context)
+            a = self._times(r2, self._times(q.mT, z)) + b
+            return z + self._times(q, self._times(r, torch.tanh(a))), self._log_det(a, t)
 
     def inverse(self, x, context=None):
         with torch.autocast(x.device.type, enabled=False):
-            q, r, r2, b = self._terms(x, context)
+            q, r, r2, b, t = self._terms(x, context)
             y = self._times(q.mT, x)  # = v + R tanh(R~ v + b)
-            v, h = [], []  # in reverse: the last coordinate first
+            v, a = [], []  # in reverse: the last coordinate first
             for i in reversed(range(self.hidden)):
                 known_v = (r2[..., i, i + 1 :] * torch.stack(v[::-1], -1)).sum(-1) if v else 0
-                known_h = (r[..., i, i + 1 :] * torch.stack(h[::-1], -1)).sum(-1) if h else 0
+                known_h = (r[..., i, i + 1 :] * torch.stack(a[::-1], -1).tanh()).sum(-1) if a else 0
                 offset, target = known_v + b[..., i], y[..., i] - known_h
-                offset, a, c = torch.broadcast_tensors(offset, r2[..., i, i], r[..., i, i])
-                offset, a, c = (t.expand_as(target) for t in (offset, a, c))
-                reach = c.detach().abs() + 1e-3 * (1 + target.detach().abs())  # |v - target| <= |c|
-                v.append(solve_monotone(_one, target, target.detach() - reach, target.detach() + reach, a, offset, c))
-                h.append(torch.tanh(a * v[-1] + offset))
-            h = torch.stack(h[::-1], -1)
-            return x - self._times(q, self._times(r, h)), -self._log_det(h, r, r2)
+                offset, slope, push = torch.broadcast_tensors(offset, r2[..., i, i], r[..., i, i])
+                offset, slope, push = (value.expand_as(target) for value in (offset, slope, push))
+                reach = push.detach().abs() + 1e-3 * (1 + target.detach().abs())  # |v - target| <= |push|
+                v.append(solve_monotone(_one, target, target.detach() - reach, target.detach() + reach, slope, offset, push))
+                a.append(slope * v[-1] + offset)
+            v, a = torch.stack(v[::-1], -1), torch.stack(a[::-1], -1)
+            # v - y is the push undone; x - Q R tanh(a) would multiply the error of v by the slope
+            return x + self._times(q, v - y), -self._log_det(a, t)
 
 
-def _one(v, a, offset, c):
-    """v + c tanh(a v + offset) and its derivative."""
-    tanh = torch.tanh(a * v + offset)
-    return v + c * tanh, 1 + c * a * (1 - tanh * tanh)
+def _one(v, slope, offset, push):
+    """v + push tanh(slope v + offset) and its derivative."""
+    tanh = torch.tanh(slope * v + offset)
+    return v + push * tanh, 1 + push * slope * (1 - tanh * tanh)
