@@ -41,7 +41,7 @@ def state(folder):
     """Everything in a checkpoint but the time it took."""
     with safe_open(folder / "training.safetensors", framework="pt") as file:
         facts = json.loads(file.metadata()["facts"])
-        del facts["history"]["seconds"]
+        del facts["history"]["seconds"], facts["history"]["processor_seconds"]
         return facts, {name: file.get_tensor(name) for name in file.keys()}
 
 
@@ -136,6 +136,7 @@ def test_resume_before_the_first_and_after_the_last_step(tmp_path):
     flow = make()
     again = train(tmp_path / "a", flow, resume=True)  # nothing to do
     assert again.loss == first.loss and again.seconds == first.seconds
+    assert again.processor_seconds == first.processor_seconds > 0
     probe = torch.randn(9, 2)
     assert torch.equal(load(tmp_path / "a").log_prob(probe), flow.log_prob(probe))
     fresh = train(tmp_path / "new", resume=True)  # and an empty folder starts at 0

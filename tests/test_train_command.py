@@ -27,7 +27,8 @@ def test_metrics(run):
     metrics = json.loads((out / "metrics.json").read_text())
     kinds = {"model": str, "config": str, "data": str, "levels": int, "size": type(None), "val_bits_per_dim": float,
              "test_bits_per_dim": float, "likelihood": str, "baseline_histogram": float, "baseline_gaussian": float,
-             "seconds": float, "images_per_second": float, "steps": int, "best_step": int, "parameters": int, "seed": int, "device": str, "command": str}
+             "seconds": float, "processor_seconds": float, "images_per_second": float, "steps": int, "best_step": int,
+             "parameters": int, "seed": int, "device": str, "command": str}
     assert {key: type(value) for key, value in metrics.items()} == kinds
     assert metrics["command"] == " ".join(["python -m flowlib.train", *arguments])
     assert (metrics["seed"], metrics["steps"], metrics["likelihood"]) == (3, 8, "bound")

@@ -20,6 +20,8 @@ from .config import Config, TrainingError
 from .loop import fit
 from .models import CONFIGS, MODELS, build, settings
 
+WATCHED = 500  # images of the validation set that are looked at on the way; all of them at the end
+
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -80,8 +82,8 @@ def main(arguments: list[str] | None = None) -> None:
         train, val, test = (data.load(args.data, split, levels=args.levels, size=args.size) for split in data.SPLITS)
         seed_all(args.seed, START)
         flow = build(args.model, tuple(train.x.shape[1:]), train.levels, size)
-        history = fit(flow, train, val, out=args.out, resume=args.resume, precision=args.precision, compile=args.compile,
-                      watch=watcher(args, flow, val), **run)
+        history = fit(flow, train, val.x[:WATCHED], out=args.out, resume=args.resume, precision=args.precision,
+                      compile=args.compile, watch=watcher(args, flow, val), **run)
     except (ValueError, OSError, ImportError, TrainingError) as error:
         sys.exit(f"error: {error}")
     finish(args, flow, history, run, train, val, test)
@@ -115,9 +117,10 @@ def finish(args, flow, history, run, train, val, test) -> None:
         report.write_metrics(args.out / "metrics.json", {
             "model": args.model, "config": args.config, "data": args.data, "levels": train.levels, "size": args.size,
             "val_bits_per_dim": bits["val"], "test_bits_per_dim": bits["test"], "likelihood": flow.likelihood,
-            "baseline_histogram": histogram["test"], "baseline_gaussian": gaussian["test"], "seconds": history.seconds,
-            "images_per_second": images, "steps": len(history.loss), "best_step": history.best_step,
-            "parameters": parameters, "seed": args.seed, "device": history.device, "command": args.command,
+            "baseline_histogram": histogram["test"], "baseline_gaussian": gaussian["test"],
+            "seconds": history.seconds, "processor_seconds": history.processor_seconds, "images_per_second": images,
+            "steps": len(history.loss), "best_step": history.best_step, "parameters": parameters, "seed": args.seed,
+            "device": history.device, "command": args.command,
         })
         made = {"Description": args.command}
         dims, seen = train.x[0].numel(), test.x[:100]

@@ -84,6 +84,7 @@ class History:
         val_loss: Mean validation loss of each, in nats per sample, of the averaged weights.
         best_step: After how many steps the returned weights were taken: those of the best validation, or the last.
         seconds: Time spent, over all resumptions.
+        processor_seconds: Processor time of this process in them, over all threads: what a busy machine does not change.
         stopped: "finished", "early" (patience ran out), or "" in the checkpoint of a run under way.
         device: Where it ran.
     """
@@ -93,6 +94,7 @@ class History:
     val_loss: list[float] = field(default_factory=list)
     best_step: int = 0
     seconds: float = 0.0
+    processor_seconds: float = 0.0
     stopped: str = ""
     device: str = ""
 

@@ -109,7 +109,8 @@ def fit(flow: nn.Module, train, val=None, *, out: str | Path | None = None, obje
             best, history = load_run(checkpoint, facts, bare, optimizer, average)
         accelerator.wait_for_everyone()  # all have looked into the folder before rank 0 writes there
         model = torch.compile(model) if compile else model
-        began, saved_at = time.perf_counter() - history.seconds, len(history.loss) if checkpoint else None
+        began, worked = time.perf_counter() - history.seconds, time.process_time() - history.processor_seconds
+        saved_at = len(history.loss) if checkpoint else None
         unit, scale, speed = _unit(flow)
         hide = True if rank > 0 else None if progress is None else not progress
         recent: list[Tensor] = []  # (loss, norm of the gradient) of each step since the last look, on the device
@@ -150,7 +151,7 @@ def fit(flow: nn.Module, train, val=None, *, out: str | Path | None = None, obje
                     waited = step - history.best_step
                     history.stopped = ("finished" if step == steps else
                                        "early" if config.patience and waited >= config.patience * every else "")
-                    history.seconds = time.perf_counter() - began
+                    history.seconds, history.processor_seconds = time.perf_counter() - began, time.process_time() - worked
                     if out and rank == 0:
                         with writing(out, step):
                             save_run(out, facts, bare, optimizer, average, best, history)
