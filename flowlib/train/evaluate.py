@@ -41,16 +41,17 @@ def evaluate(flow, x: torch.Tensor, draws: int = 16, images: int = 1000) -> dict
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m flowlib.train.evaluate", description=__doc__.split(":", 1)[1],
-                                     formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(prog="python -m flowlib.train.evaluate", description="Load the model of a run "
+                                     "and print its bits per dimension, importance-weighted too, and the error of encoding "
+                                     "and decoding.")
     add = parser.add_argument
     add("folder", type=Path, help="the --out of a run, or a shipped checkpoint")
     add("--data", help="another data set or folder with images of the same shape and levels (that of the run)")
-    add("--split", choices=data.SPLITS, default="test")
-    add("--draws", type=int, default=16, help="draws of the noise for each importance-weighted image")
-    add("--images", type=int, default=1000, help="images that are importance-weighted, and make the round trip")
+    add("--split", choices=data.SPLITS, default="test", help="which images (test)")
+    add("--draws", type=int, default=16, help="draws of the noise for each importance-weighted image (16)")
+    add("--images", type=int, default=1000, help="images that are importance-weighted, and make the round trip (1000)")
     add("--seed", type=int, default=0)
-    add("--threads", type=int, default=1, help="CPU threads")
+    add("--threads", type=int, default=1, help="CPU threads (1)")
     add("--json", type=Path, help="write the numbers into this file, too")
     args = parser.parse_args(arguments)
     try:
