@@ -12,12 +12,11 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "tests" / "exercises"))
 
-import submissions  # noqa: E402
+from answers import SOURCES, Answers, text  # noqa: E402
 
 from flowlib.exercises.student import SourceError, student_version, write_student_versions  # noqa: E402
 
 EXAMPLE = ROOT / "tests" / "exercises" / "every_cell.ipynb"
-SETS = sorted((ROOT / "lessons" / "problem_sets").glob("*.ipynb"))
 
 
 def test_equal_to_what_nbgrader_made():
@@ -26,7 +25,7 @@ def test_equal_to_what_nbgrader_made():
 
 
 @pytest.mark.skipif(not shutil.which("nbgrader"), reason="nbgrader is not installed")
-@pytest.mark.parametrize("source", [EXAMPLE, *SETS], ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", [EXAMPLE, *SOURCES], ids=lambda path: path.stem)
 def test_equal_to_what_nbgrader_makes(source, tmp_path):
     (tmp_path / "source" / "a").mkdir(parents=True)
     shutil.copy(source, tmp_path / "source" / "a")
@@ -34,31 +33,32 @@ def test_equal_to_what_nbgrader_makes(source, tmp_path):
     assert (tmp_path / "release" / "a" / source.name).read_text() == student_version(source.read_text())
 
 
-@pytest.mark.parametrize("source", SETS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_the_one_on_the_site_is_new(source):
     """Else: python -m flowlib.exercises student lessons/problem_sets book/problem_sets"""
     assert (ROOT / "book" / "problem_sets" / source.name).read_text() == student_version(source.read_text())
 
 
-@pytest.mark.parametrize("source", SETS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_a_release_changes_both_alike(source, monkeypatch):
     """The release command replaces text in notebooks, so the set-up cell must carry no checksum."""
     monkeypatch.syspath_prepend(ROOT / "book" / "tools")
     monkeypatch.chdir(ROOT)
     import setup_cell
-    first = next(submissions.text(cell) for cell in json.loads(source.read_text())["cells"] if cell["cell_type"] == "code")
+    first = next(text(cell) for cell in json.loads(source.read_text())["cells"] if cell["cell_type"] == "code")
     assert first == setup_cell.cell(setup_cell.address(), setup_cell.REF.search(source.read_text())[0])
     release = lambda text: setup_cell.REF.sub("v9.9", text)  # noqa: E731
     assert release(student_version(source.read_text())) == student_version(release(source.read_text()))
 
 
-@pytest.mark.parametrize("source", SETS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_no_solution_is_left(source):
     result = student_version(source.read_text())
     for word in ("SOLUTION", "HIDDEN TESTS", "MARK SCHEME", "hidden_test("):
         assert word in source.read_text() or word == "MARK SCHEME"
         assert word not in result
-    lines = {line.strip() for name in submissions.GOOD for line in submissions.GOOD[name].split("\n")[2:]}
+    answers = Answers(source.name.split("_")[0]).good.values()
+    lines = {line.strip() for answer in answers for line in answer.split("\n")[2:]}
     cells = json.loads(result)["cells"]
     shown = {line.strip() for cell in cells if cell["cell_type"] == "code" for line in cell["source"]}
     assert not {line for line in lines if len(line) > 12} & shown
@@ -66,7 +66,7 @@ def test_no_solution_is_left(source):
     assert written and not any(line.strip() in result for cell in written for line in cell["source"] if len(line) > 12)
 
 
-@pytest.mark.parametrize("source", SETS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_runs_untouched(source):
     """From top to bottom, without an error; each check says that nothing was attempted."""
     notebook = nbformat.reads(student_version(source.read_text()), 4)

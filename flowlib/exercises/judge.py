@@ -18,6 +18,12 @@ from .submission import values
 
 ABSOLUTE, RELATIVE = 1e-6, 1e-5
 
+# What a student reads where a property of a layer is violated
+LOG_DET = "the log-det does not agree with the Jacobian, row by row"
+GRADIENT = "the gradient with respect to the parameters is missing or wrong"
+FORWARD = {"x": "x is not the image of z", "log_det": LOG_DET, "gradient": GRADIENT}
+INVERSE = {"z": "z is not the point that x came from", "log_det": LOG_DET, "gradient": GRADIENT}
+
 
 @dataclass(frozen=True)
 class Question:

@@ -129,3 +129,17 @@ def bijection_properties(forward: Callable, inverse: Callable, z: Tensor, parame
     back, home = map_properties(inverse, x, parameters, inverse.__name__)
     holds(near(back, z), "the round trip: the inverse of the image of z is z")
     holds(near(there, -home), "the log-dets of the two directions cancel")
+
+
+def show_table(title: str, experiment: Callable, width: int, columns: tuple[str, str]):
+    """Run an experiment and print its table: for each (model, scores, scores) the name, and mean ± s.d. of both lists."""
+    try:
+        lines = [f"{'model':{width}}{columns[0]:18}{columns[1]}"]
+        for model, *scores in attempt(experiment):
+            mean_sd = [f"{score.mean():6.2f} ± {score.std():.2f}" for score in map(torch.as_tensor, scores)]
+            lines.append(f"{model:{width}}" + "     ".join(mean_sd))
+        print(*lines, sep="\n")
+    except NotAttempted:
+        print(f"{title}: not attempted yet")
+    except (Exception, SystemExit) as error:  # the student's own
+        print(f"{title}: your code stopped with {type(error).__name__}: {error}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 import torch
 
 from .properties import (
-    NotAttempted, Violated, attempt, bijection_properties, gradient_property, holds, near, open_check, random,
+    Violated, attempt, bijection_properties, gradient_property, holds, near, open_check, random, show_table,
 )
 
 __all__ = ["check_banana", "check_chain", "check_low_rank", "check_weibull", "show_experiment"]
@@ -76,13 +76,4 @@ def check_chain(log_prob):
 
 def show_experiment(experiment):
     """Run exercise 6 and print its table: a list of (model, train, held out), the last two lists of nats."""
-    try:
-        lines = []
-        for model, *scores in attempt(experiment):
-            mean_sd = [f"{score.mean():6.2f} ± {score.std():.2f}" for score in map(torch.as_tensor, scores)]
-            lines.append(f"{model:20}" + "     ".join(mean_sd))
-        print(f"{'model':20}nats, train       nats, held out", *lines, sep="\n")
-    except NotAttempted:
-        print("Exercise 6: not attempted yet")
-    except (Exception, SystemExit) as error:  # the student's own
-        print(f"Exercise 6: your code stopped with {type(error).__name__}: {error}")
+    show_table("Exercise 6", experiment, 20, ("nats, train", "nats, held out"))

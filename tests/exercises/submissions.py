@@ -2,97 +2,11 @@
 import copy
 import json
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "lessons" / "problem_sets" / "ps1_change_of_variables.ipynb"
-STUDENT = ROOT / "book" / "problem_sets" / "ps1_change_of_variables.ipynb"
+from answers import text
+from wrong_ps1 import ANSWERS, WRONG, changed
 
-
-def text(cell):
-    return "".join(cell["source"])
-
-
-def solutions():
-    """function -> its right text, out of the source notebook."""
-    cells = [text(cell) for cell in json.loads(SOURCE.read_text())["cells"] if cell["cell_type"] == "code"]
-    found = {re.match(r"def (\w+)", source)[1]: source for source in cells if "BEGIN SOLUTION" in source}
-    return {name: "\n".join(line for line in source.split("\n") if "### " not in line) for name, source in found.items()}
-
-
-GOOD = solutions()
-
-
-def changed(function, *pairs):
-    """The right text with replacements; each must change something."""
-    source = GOOD[function]
-    for old, new in pairs:
-        assert old in source, f"{old!r} is not in {function}"
-        source = source.replace(old, new)
-    return source
-
-
-# function -> [(what is wrong, the text, the parts that it loses)]
-WRONG = {
-    "weibull_forward": [
-        ("wrong sign", changed("weibull_forward", (".log() - z.log()", ".log() + z.log()")), {"q1_forward_log_slope"}),
-        ("missing term", changed("weibull_forward", (" - z.log()\n", "\n")), {"q1_forward_log_slope"}),
-        ("one sum for all rows", changed("weibull_forward", ("return x, log_slope", "return x, log_slope.sum()")), {"q1_forward_log_slope"}),
-        ("no bars", changed("weibull_forward", ("return x, log_slope", "return x, (-log_slope.exp()).log()")), {"q1_forward_log_slope"}),
-        ("detached", changed("weibull_forward", ("x = scale *", "x = scale.item() *")), {"q1_forward_log_slope"}),
-        ("exponent", changed("weibull_forward", ("x = scale * (-z.log()) ** (1 / shape)", "x = scale * (-z.log()) ** shape")),
-         {"q1_x", "q1_forward_log_slope"})],
-    "weibull_inverse": [
-        ("wrong sign", changed("weibull_inverse", ("return torch.exp(-power), log_slope", "return torch.exp(-power), -log_slope")), {"q1_inverse_log_slope"}),
-        ("missing term", changed("weibull_inverse", (" - power\n", "\n")), {"q1_inverse_log_slope"}),
-        ("one mean for all rows", changed("weibull_inverse", ("-power), log_slope", "-power), log_slope.mean()")), {"q1_inverse_log_slope"}),
-        ("detached", changed("weibull_inverse", ("-power), log_slope", "-power), log_slope.detach()")), {"q1_inverse_log_slope"}),
-        ("increasing", changed("weibull_inverse", ("return torch.exp(-power)", "return 1 - torch.exp(-power)")), {"q1_z", "q1_inverse_log_slope"})],
-    "low_rank_forward": [
-        ("wrong sign", changed("low_rank_forward", ("(1 + (u", "(1 - (u")), {"q3_forward"}),
-        ("missing sum", changed("low_rank_forward", ("d.abs().log().sum()", "d.abs().log()"), (", log_det.expand(len(z))", ", log_det")), {"q3_forward"}),
-        ("no bars", changed("low_rank_forward", ("d.abs().log()", "d.log()"), (".sum()).abs().log()", ".sum()).log()")), {"q3_forward"}),
-        ("wrong axis", changed("low_rank_forward", ("(z @ v)[:, None] * u", "(z * v).sum(0) * u")), {"q3_forward"}),
-        ("one for all rows", changed("low_rank_forward", ("log_det.expand(len(z))", "log_det")), {"q3_forward"}),
-        ("detached", changed("low_rank_forward", ("log_det.expand(len(z))", "log_det.detach().expand(len(z))")), {"q3_forward"})],
-    "low_rank_inverse": [
-        ("wrong sign", changed("low_rank_inverse", ("-log_det.expand", "log_det.expand")), {"q3_inverse_log_det", "q3_cost"}),
-        ("other sign of u", changed("low_rank_inverse", ("z = (x - inner", "z = (x + inner")), {"q3_z", "q3_inverse_log_det", "q3_cost"}),
-        ("missing sum", changed("low_rank_inverse", ("d.abs().log().sum()", "d.abs().log().mean()")), {"q3_inverse_log_det", "q3_cost"}),
-        ("wrong axis", changed("low_rank_inverse", ("inner = (x / d) @ v / gain", "inner = ((x / d) * v).sum(0)[:len(x)].new_ones(len(x)) / gain")),
-         {"q3_z", "q3_inverse_log_det", "q3_cost"}),
-        ("detached", changed("low_rank_inverse", ("z = (x - inner", "z = (x - inner.detach()")), {"q3_inverse_log_det"}),
-        ("a full matrix", "def low_rank_inverse(x, d, u, v):\n    J = torch.diag(d) + torch.outer(u, v)\n"
-         "    return torch.linalg.solve(J, x.T).T, -torch.linalg.slogdet(J)[1].expand(len(x))", {"q3_cost"})],
-    "banana_forward": [
-        ("no bars", changed("banana_forward", ("a.abs().log()", "a.log()")), {"q4_forward"}),
-        ("sum over the batch", changed("banana_forward", ("+ c * z[:, 0]  #", "+ c * z[:, 0].sum()  #")), {"q4_forward"}),
-        ("detached", changed("banana_forward", ("+ b * x1**2", "+ b.item() * x1**2")), {"q4_forward"}),
-        ("wrong sign", changed("banana_forward", ("a.abs().log() + c", "a.abs().log() - c")), {"q4_forward"})],
-    "banana_inverse": [
-        ("x1 for z1", changed("banana_inverse", ("torch.exp(-c * z1)", "torch.exp(-c * x[:, 0])")), {"q4_inverse"}),
-        ("wrong sign", changed("banana_inverse", ("-a.abs().log() - c * z1", "a.abs().log() + c * z1")), {"q4_inverse"}),
-        ("missing row", changed("banana_inverse", ("- c * z1  #", "- c * z1.sum()  #")), {"q4_inverse"}),
-        ("wrong axis", changed("banana_inverse", ("torch.stack([z1, z2], 1)", "torch.stack([z1, z2], 0).reshape(-1, 2)")), {"q4_inverse"}),
-        ("detached", changed("banana_inverse", ("torch.stack([z1, z2], 1)", "torch.stack([z1, z2], 1).detach()")), {"q4_inverse"})],
-    "chain_log_prob": [
-        ("wrong sign", changed("chain_log_prob", ("- torch.linalg.slogdet", "+ torch.linalg.slogdet")), {"q5_log_prob", "q5_gradient"}),
-        ("missing term", changed("chain_log_prob", (" - math.log(power)", "")), {"q5_log_prob", "q5_gradient"}),
-        ("missing sum", changed("chain_log_prob", ("log_slope.sum(1)", "log_slope.mean(1)")), {"q5_log_prob", "q5_gradient"}),
-        ("wrong axis", changed("chain_log_prob", ("log_slope.sum(1)", "log_slope.sum()")), {"q5_log_prob", "q5_gradient"}),
-        ("wrong order", changed("chain_log_prob", ("matrices.flip(0), shifts.flip(0)", "matrices, shifts")), {"q5_log_prob", "q5_gradient"}),
-        ("detached", changed("chain_log_prob", ("torch.linalg.slogdet(a)[1]", "torch.linalg.slogdet(a.detach())[1]")), {"q5_gradient"})],
-}
-
-
-def notebook(answers):
-    """The student version with these functions written into it."""
-    result = json.loads(STUDENT.read_text())
-    for cell in result["cells"]:
-        found = re.match(r"def (\w+)", text(cell))
-        if cell["cell_type"] == "code" and found and found[1] in answers:
-            cell["source"] = answers[found[1]]
-    return result
+SOURCE, GOOD, notebook = ANSWERS.source, ANSWERS.good, ANSWERS.notebook
 
 
 def code(source, **more):

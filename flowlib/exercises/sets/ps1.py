@@ -4,13 +4,8 @@ import math
 import numpy as np
 import torch
 
-from ..judge import ProblemSet, Question
+from ..judge import FORWARD, GRADIENT, INVERSE, LOG_DET, ProblemSet, Question
 
-X, Z = "x is not the image of z", "z is not the point that x came from"
-LOG_DET = "the log-det does not agree with the Jacobian, row by row"
-GRADIENT = "the gradient with respect to the parameters is missing or wrong"
-FORWARD = {"x": X, "log_det": LOG_DET, "gradient": GRADIENT}
-INVERSE = {"z": Z, "log_det": LOG_DET, "gradient": GRADIENT}
 TOO_LARGE = "with D = 100,000 it is too slow, too large or wrong"
 
 
