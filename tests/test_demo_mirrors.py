@@ -7,7 +7,7 @@ from test_demos_part1 import opened, said  # noqa: F401
 
 from flowlib import Householder, viz
 
-CONTROLS = {"mirrors": (1, 2, 1, 1), "v₁": (-2, 2, 0.1, -1.2), "v₂": (-2, 2, 0.1, 0.8), "second mirror, degrees further": (0, 180, 5, 30)}
+CONTROLS = {"mirrors": (1, 2, 1, 1), "v₁": (-2, 2, 0.1, -1.2), "v₂": (-2, 2, 0.1, 0.8), "angle, degrees": (0, 180, 5, 30)}
 CORNER = torch.tensor([0.7, 0.5], dtype=torch.float64)
 MOVED = r"goes to x = \((−?[\d.]+), (−?[\d.]+)\); its length is ([\d.]+) before and ([\d.]+) after"
 AREA = r"Signed area of the letter: (−?[\d.]+) before, (−?[\d.]+) after"
@@ -43,7 +43,7 @@ def test_two_mirrors_rotate_by_twice_their_angle(opened):  # noqa: F811
     page.get_by_label("mirrors", exact=True).focus()
     page.keyboard.press("ArrowRight")
     for turn in (30, 65, 90):
-        page.get_by_label("second mirror, degrees further").fill(str(turn))
+        page.get_by_label("angle, degrees").fill(str(turn))
         s = math.radians(turn)
         second = (-1.2 * math.cos(s) - 0.8 * math.sin(s), -1.2 * math.sin(s) + 0.8 * math.cos(s))
         moved = said(page, MOVED)[:2]

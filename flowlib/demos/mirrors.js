@@ -1,6 +1,6 @@
 // Householder reflections of the plane. The mirror is the line at right angles to v, and v can be dragged. With two mirrors, a
 // second reflection follows the first: together they rotate, by twice the angle between the mirrors.
-(pen, { mirrors, "v₁": a, "v₂": b, "second mirror, degrees further": turn }, { points }) => {
+(pen, { mirrors, "v₁": a, "v₂": b, "angle, degrees": turn }, { points }) => {
   const across = pen.scale([-3.3, 3.3], [5, 395]), up = pen.scale([-3.3, 3.3], [395, 5]), at = ([x, y]) => [across(x), up(y)];
   const red = "#d55e00", blue = "#0072b2", purple = "#a2447a", grey = "#5f6670", flat = Math.hypot(a, b) < 0.05;
   const reflect = ([p, q]) => ([x, y]) => { // x - 2 (v·x) v / |v|²; a vector of length zero reflects nothing
