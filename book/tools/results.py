@@ -4,9 +4,9 @@
     python book/tools/results.py page             write book/results.md from these files
 
 A row is a command that is run once for each seed, in the repository's top folder. Its number is the last word that it
-prints, or stands in the `metrics.json` of a training run. The row's value is the median over the seeds (of errors the
-largest), its spread half the distance between the largest and the smallest. This file needs the standard library only,
-since the page is part of every build.
+prints (lines before it, a name and a number each, are kept and shown too), or stands in the `metrics.json` of a training
+run. The row's value is the median over the seeds (of errors the largest), its spread half the distance between the
+largest and the smallest. This file needs the standard library only, since the page is part of every build.
 """
 import argparse
 import json
@@ -42,6 +42,8 @@ class Row:
 TRAIN = "python -m flowlib.train --model {} --data digits --out {{out}} --seed {{seed}}"
 EIGHT = "python book/results/rows/eight_gaussians.py {} --seed {{seed}}"
 KL = "python book/results/rows/reverse_kl.py {} --layers {} --seed {{seed}}"
+VAE = "python book/results/rows/vae.py {} --seed {{seed}}"
+NOISE = "python book/results/rows/dequantization.py {} --seed {{seed}}"
 GAP = "python book/results/rows/mean_field_gap.py {} --seed {{seed}}"
 EXACT = "python book/results/rows/exact.py {} --seed {{seed}}"
 
@@ -60,6 +62,17 @@ def reverse_kl(target, layers):
 
 def gap(name, case, paper=None):
     return Row("Mean-field gap", name, "KL, nats", GAP.format(case), paper=paper, tolerance=1e-6)
+
+
+SNF = "van den Berg et al. 2018"
+
+
+def noise(name, case, **options):
+    return Row("Dequantization", name, "bits/dim", NOISE.format(case), bound=True, **options)
+
+
+def vae(name, flow, note="", paper=None):
+    return Row("VAE on MNIST", name, "nats", VAE.format(flow), bound=True, paper=paper, note=note)
 
 
 def exact(name, case, unit, paper=(0.0, "exact"), **options):
@@ -81,6 +94,19 @@ ROWS = {
     "gap-householder-7": gap("Householder, 7 reflections", "householder --reflections 7", (0.0, "exact")),
     "gap-liaf": gap("Linear IAF", "liaf", (0.0, "exact")),
     "gap-ccliaf": gap("Convex combination of 5 linear IAFs", "ccliaf", (0.0, "exact")),
+    "noise-gaussian": noise("One pixel of four levels: a Gaussian, uniform noise", "pmf gaussian", paper=(2.104834, "exact")),
+    "noise-uniform": noise("One pixel of four levels: four Gaussians, uniform noise", "pmf uniform", paper=(1.846439, "entropy")),
+    "noise-variational": noise("One pixel of four levels: four Gaussians, learned noise", "pmf variational",
+                               paper=(1.846439, "entropy")),
+    "digits-flowpp-uniform": noise("Digits: a small Flow++, uniform noise", "digits uniform"),
+    "digits-flowpp": noise("Digits: the same Flow++, learned noise", "digits variational"),
+    "vae-diagonal": vae("VAE, diagonal Gaussian", "diagonal", paper=(82.14, SNF)),
+    "vae-planar": vae("VAE, planar", "planar", "8 maps", paper=(81.91, SNF)),
+    "vae-radial": vae("VAE, radial", "radial", "8 maps"),
+    "vae-sylvester": vae("VAE, Sylvester", "sylvester", "4 maps, M = 8", paper=(80.22, SNF)),
+    "vae-householder": vae("VAE, Householder", "householder", "8 reflections"),
+    "vae-liaf": vae("VAE, linear IAF", "liaf"),
+    "vae-ccliaf": vae("VAE, convex combination", "ccliaf", "5 linear IAFs"),
     "exact-uniform": exact("Pixels under a uniform base", "uniform", "bits/dim", (8.0, "log2 256"), seeds=(0,),
                            tolerance=1e-6, note="every level once"),
     "exact-logit": exact("Logit preprocessing under a logistic base", "logit", "bits/dim",
@@ -90,6 +116,12 @@ ROWS = {
                            note="out to x = ±30"),
     "exact-planar": exact("Eight planar maps, there and back", "planar", "largest error", note="10,000 points, D = 8"),
     "exact-log-det": exact("Log-dets against autograd", "log_det", "largest error, nats", note="RealNVP and NSF, D = 8"),
+    "exact-convolution": exact("Log-det of 1×1 convolutions against autograd", "convolution", "largest error, nats",
+                               note="6 channels, 4×4"),
+    "exact-nice-mnist": exact("NICE's 1980.50 nats on MNIST", "nice_mnist", "bits/dim", (4.355539, "converted"), seeds=(0,),
+                              tolerance=1e-6),
+    "exact-nice-cifar10": exact("NICE's 5371.78 nats on CIFAR-10", "nice_cifar10", "bits/dim", (4.477266, "converted"), seeds=(0,),
+                                tolerance=1e-6),
     "exact-integral": exact("Integral of a planar flow's density", "integral", "probability", (1.0, "exact"),
                             tolerance=1e-4, note="by quadrature in the plane"),
 }
@@ -104,7 +136,7 @@ def machine() -> str:
 
 
 def once(row: Row, seed: int) -> dict:
-    """One run: its `value`, and for a training run the `beside` numbers of the same run and its `device`."""
+    """One run: its `value` with what was `printed` before it, or of a training run the numbers `beside` it and its `device`."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         words = shlex.split(row.command.format(seed=seed, out=shlex.quote(str(out))))
@@ -113,7 +145,8 @@ def once(row: Row, seed: int) -> dict:
         done = subprocess.run([sys.executable, *words[1:]], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True,
                               check=True)
         if "{out}" not in row.command:
-            return {"value": float(done.stdout.split()[-1])}
+            *before, last = (line.rsplit(" ", 1) for line in done.stdout.splitlines())
+            return {"value": float(last[-1]), "printed": {name: float(number) for name, number in before}}
         metrics = json.loads((out / "metrics.json").read_text())
     return {"value": metrics["test_bits_per_dim"], "device": metrics["device"],
             "beside": {name: metrics[f"baseline_{name}"] for name in ("histogram", "gaussian")}}
@@ -125,6 +158,7 @@ def measure(name: str) -> dict:
     runs = [once(row, seed) for seed in row.seeds]
     values = [run["value"] for run in runs]
     middle = max if row.unit.startswith("largest") else statistics.median
+    printed = {key: [run["printed"][key] for run in runs] for key in runs[0].get("printed", ())}
     gpu = not all(run.get("device", "cpu").startswith("cpu") for run in runs)
     return {
         "section": row.section, "name": row.name, "note": row.note, "unit": row.unit, "bound": row.bound,
@@ -132,7 +166,7 @@ def measure(name: str) -> dict:
         "paper": row.paper and {"value": row.paper[0], "source": row.paper[1]}, "beside": runs[0].get("beside", {}),
         "seeds": list(row.seeds), "device": runs[0]["device"] if gpu else machine(), "gpu": gpu,
         "minutes": round((time.perf_counter() - start) / 60, 2), "command": row.command,
-    }
+    } | ({"printed": printed} if printed else {})
 
 
 def read(name: str) -> dict:
@@ -189,6 +223,14 @@ SECTIONS = {
                   "constant of the target is known, so the divergence is an average over 100,000 draws; 0 is perfect.",
     "Mean-field gap": "Gaussians of covariance 0.8^|i-j| in 8 dimensions, approximated by a diagonal Gaussian and a linear flow: the "
                       "divergence that stays, by its formula, after L-BFGS from five starts, of which the best counts.",
+    "Dequantization": "The noise that a density adds to integers, uniform or learned (variational). One pixel with the probabilities .1, .2, "
+                      ".3, .4 has an entropy of 1.846439 bits, and the best Gaussian under uniform noise needs 2.104834. On the "
+                      "digits two models are equal but for the noise: 2 checkerboard and 2 channel couplings, 1,500 steps of 128.",
+    "VAE on MNIST": "VAEs with a flow as the posterior: 16 latents, encoder and decoder of one hidden layer with 300 units, 2,000 "
+                    "steps of 128 images of the full training set (five passes), their pixels drawn anew each time. Measured is "
+                    "the importance-weighted bound on -ln p(x) with 100 draws for each of 2,000 test images, the same for all. The "
+                    "models of the papers are larger, have 64 latents and were trained for hundreds of passes: compare the order "
+                    "and the differences, not the values.",
     "Exact checks": "Cases whose answer is known.",
 }
 BASELINES = {"histogram": ("baseline: independent histograms", ""),
@@ -209,9 +251,16 @@ def typed(result):
     return result["command"].format(seed=result["seeds"][0], out="runs/" + result["name"].split(",")[0].lower())
 
 
+def remarks(result):
+    """The note in brackets, with the medians of what was printed before the value."""
+    notes = [result["note"]] if result["note"] else []
+    notes += [f"{name} {statistics.median(values):.2f}" for name, values in result.get("printed", {}).items()]
+    return f" ({'; '.join(notes)})" if notes else ""
+
+
 def section(title, results):
     """One table, where it was measured, and how."""
-    rows = [(r["name"] + (f" ({r['note']})" if r["note"] else ""), shown(r), r["unit"], known(r),
+    rows = [(r["name"] + remarks(r), shown(r), r["unit"], known(r),
              ", ".join(map(str, r["seeds"])), r["minutes"], r["device"] if r["gpu"] else "not run on a GPU")
             for r in results]
     for baseline, value in results[0]["beside"].items():
@@ -236,7 +285,7 @@ the same number of parameters in each library. All take turns in one process; pr
 medians of {bench['runs']} runs of {bench['rounds']} rounds. The ratio is that of flowlib to the fastest of the others."""
     versions = ", ".join(f"{name} {version}" for name, version in bench["versions"].items())
     return ["", "## Speed", "", text, *table(head, *rows), f"Parameters: {', '.join(sizes)}.", "",
-            *finite_speed(bench["finite"]), f"Processor: {bench['device']}; {versions}; {bench['date']}; not run on a GPU.", "",
+            *finite_speed(bench["finite"]), *image_speed(bench["images"]), f"Processor: {bench['device']}; {versions}; {bench['date']}; not run on a GPU.", "",
             *commands([bench["command"]])]
 
 
@@ -251,6 +300,14 @@ def finite_speed(bench):
     text = f"""Finite flows in {bench['rows'][0]['dim']} dimensions, measured in the same way: the forward direction, which samples, and a step
 of training by reverse KL. Beside a Sylvester layer stands flowlib's own planar map: the ratio is the price of a layer in planar maps."""
     return [text, *table(head, *rows)]
+
+
+def image_speed(bench):
+    """Glow beside normflows' Glow."""
+    rows = [(row["operation"], f"**{row['ratio']:.2f}**", *(f"{t:.0f}" for t in row["milliseconds"].values())) for row in bench["rows"]]
+    text = f"""Glow on 32×32 images of three channels, {bench['batch']} a batch: 3 scales of 8 steps, networks of 64 channels, no learned prior,
+{bench['rows'][0]['parameters']:,} parameters in both, in milliseconds."""
+    return [text, *table(("call", "ratio", *bench["rows"][0]["milliseconds"]), *rows)]
 
 
 def page() -> str:

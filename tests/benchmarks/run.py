@@ -2,14 +2,16 @@
 
     make bench
 
-Two parts: couplings in all four, and finite flows in those that have them. All take turns in one process, each round in another order, so that what else the machine does falls on all alike.
-Times are the processor's, of one thread: on an idle machine the clock's. A time is the median of a run's rounds, and of
-three such runs; a ratio is flowlib's time over that of the fastest other.
+Three parts: couplings in all four, finite flows and Glow in those that have them. All take turns in one process, each round
+in another order, so that what else the machine does falls on all alike. Times are the processor's, of one thread: on an idle
+machine the clock's. A time is the median of a run's rounds, and of three such runs; a ratio is flowlib's time over that of the
+fastest other.
 """
 import argparse
 import datetime
 import itertools
 import json
+import math
 import statistics
 import sys
 import time
@@ -24,6 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "book" / "tools")]
 warnings.filterwarnings("ignore", message="Inputs to the softmax are not scaled down")  # nflows' at each call
 
 import finite  # noqa: E402
+import images  # noqa: E402
 from models import BINS, BUILDERS, HIDDEN, LAYERS  # noqa: E402
 from results import RESULTS, machine  # noqa: E402
 
@@ -50,6 +53,14 @@ def finite_calls(build):
         return (2 * (x * x).sum(-1) - log_det).mean()
 
     return {"training step": training(module, loss), "forward": torch.no_grad()(lambda: module(z))}, size(module)
+
+
+def image_calls(build):
+    """Training, density and sampling of an image model; the first call starts its activation normalisation."""
+    module, log_prob, sample = build()
+    timed = {"training step": training(module, lambda: -log_prob().mean()), "log_prob": torch.no_grad()(log_prob),
+             "sample": torch.no_grad()(sample)}
+    return timed, size(module)
 
 
 def size(module):
@@ -114,6 +125,13 @@ def finite_rows(rounds):
             yield {"model": model, "dim": finite.DIM, "parameters": counts["flowlib"]} | row
 
 
+def image_rows(rounds):
+    built = {name: image_calls(build) for name, build in images.BUILDERS.items()}
+    (parameters,) = {count for _, count in built.values()}
+    for row in compare({name: timed for name, (timed, _) in built.items()}, rounds):
+        yield {"model": "Glow", "dim": math.prod(images.SHAPE), "parameters": parameters} | row
+
+
 def measured(rows):
     """Print rows as they come; give them with where and when they were measured."""
     start, done = time.perf_counter(), []
@@ -129,7 +147,7 @@ def measured(rows):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("couplings", "finite"), help="measure only this part, and keep the other")
+    parser.add_argument("--part", choices=("couplings", "finite", "images"), help="measure only this part, and keep the others")
     parser.add_argument("--model", choices=LAYERS, help="only this coupling model, and write nothing")
     parser.add_argument("--dim", type=int, help="only this dimension of couplings, and write nothing")
     parser.add_argument("--rounds", type=int, default=72, help="calls in one run")
@@ -137,12 +155,14 @@ def main():
     torch.set_num_threads(1)  # small models: more threads measure the thread pool
     file, only = RESULTS / "bench.json", args.model or args.dim
     result = json.loads(file.read_text()) if file.exists() else {}
-    if args.part != "finite":
+    if args.part in (None, "couplings"):
         rows = coupling_rows([args.model] if args.model else LAYERS, [args.dim] if args.dim else DIMS, args.rounds)
-        result = measured(rows) | {"hidden": HIDDEN, "bins": BINS, "layers": LAYERS, "rounds": args.rounds,
-                                   "finite": result.get("finite")}
-    if args.part != "couplings" and not only:
+        result |= measured(rows) | {"hidden": HIDDEN, "bins": BINS, "layers": LAYERS, "rounds": args.rounds}
+    if args.part in (None, "finite") and not only:
         result["finite"] = measured(finite_rows(args.rounds)) | {"layers": finite.LAYERS, "rounds": args.rounds}
+    if args.part in (None, "images") and not only:
+        rounds = args.rounds // 3
+        result["images"] = measured(image_rows(rounds)) | {"batch": images.BATCH, "rounds": rounds}
     if not only:
         file.write_text(json.dumps(result, indent=1) + "\n")
 

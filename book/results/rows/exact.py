@@ -1,5 +1,6 @@
 """Cases whose answer is known in closed form: `python book/results/rows/exact.py CASE --seed 0` prints what flowlib gives."""
 import argparse
+import math
 
 import torch
 
@@ -61,7 +62,28 @@ def integral():
     return fl.checks.total_probability(flow, -12.0, 12.0)
 
 
-CASES = {case.__name__: case for case in (uniform, logit, mixture, planar, log_det, integral)}
+def convolution():
+    """H W ln|det W| against the determinant of the whole Jacobian."""
+    return fl.checks.log_det_error(fl.InvertibleConv1x1((6, 4, 4)).double(), torch.randn(8, 6, 4, 4).double())
+
+
+def published(log_density, dims, levels_per_unit):
+    """Bits per dimension of a log-density on dequantized pixels that were scaled: each unit of x held so many levels."""
+    return fl.bits_per_dim(log_density - dims * math.log(levels_per_unit), dims)
+
+
+def nice_mnist():
+    """Dinh et al. (2015, arXiv:1410.8516) scale pixels to [0, 1]: 256 levels a unit."""
+    return published(1980.50, 784, 256)
+
+
+def nice_cifar10():
+    """Theirs lie in [-1, 1]: 128 levels a unit."""
+    return published(5371.78, 3072, 128)
+
+
+CASES = {case.__name__: case for case in (uniform, logit, mixture, planar, log_det, integral, convolution, nice_mnist,
+                                          nice_cifar10)}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
