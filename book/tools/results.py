@@ -42,6 +42,7 @@ class Row:
 TRAIN = "python -m flowlib.train --model {} --data digits --out {{out}} --seed {{seed}}"
 EIGHT = "python book/results/rows/eight_gaussians.py {} --seed {{seed}}"
 KL = "python book/results/rows/reverse_kl.py {} --layers {} --seed {{seed}}"
+SYLVESTER = "python book/results/rows/reverse_kl.py {} --flow sylvester --layers {} --seed {{seed}}"
 VAE = "python book/results/rows/vae.py {} --seed {{seed}}"
 NOISE = "python book/results/rows/dequantization.py {} --seed {{seed}}"
 GAP = "python book/results/rows/mean_field_gap.py {} --seed {{seed}}"
@@ -58,6 +59,10 @@ def eight(name, model):
 
 def reverse_kl(target, layers):
     return Row("Reverse KL", f"{target}, {layers} planar maps", "KL, nats", KL.format(target, layers))
+
+
+def sylvester(target, layers):
+    return Row("Reverse KL", f"{target}, {layers} Sylvester maps", "KL, nats", SYLVESTER.format(target, layers), note="M = 2")
 
 
 def gap(name, case, paper=None):
@@ -87,6 +92,7 @@ ROWS = {
     "gaussians-nsf": eight("NSF, 4 couplings", "NSF"),
     "kl-u1-8": reverse_kl("U1", 8),
     **{f"kl-{target.lower()}-32": reverse_kl(target, 32) for target in ("U1", "U2", "U3", "U4")},
+    **{f"kl-sylvester-{target.lower()}-32": sylvester(target, 32) for target in ("U1",)},
     "gap-none": gap("No flow", "none", ((6 * math.log(1.64) - math.log(0.36)) / 2, "exact")),
     "gap-householder-1": gap("Householder, 1 reflection", "householder --reflections 1"),
     "gap-householder-2": gap("Householder, 2 reflections", "householder --reflections 2"),
