@@ -24,7 +24,7 @@ def test_every_row_is_measured_and_every_file_is_a_rows():
 @pytest.mark.parametrize("name", results.ROWS)
 def test_a_file_is_complete_and_made_by_its_row(name):
     result, row = read(name), results.ROWS[name]
-    assert {key: type(value) for key, value in result.items() if key != "paper"} == SCHEMA
+    assert {key: type(value) for key, value in result.items() if key not in ("paper", "printed")} == SCHEMA
     for key in ("section", "name", "note", "unit", "bound", "tolerance", "command"):
         assert result[key] == getattr(row, key)
     assert result["seeds"] == list(row.seeds) and len(result["values"]) == len(row.seeds)
@@ -33,6 +33,7 @@ def test_a_file_is_complete_and_made_by_its_row(name):
     assert result["spread"] == pytest.approx((high - low) / 2)
     assert not result["gpu"] or "cpu" not in result["device"]
     assert result["paper"] is None or (set(result["paper"]) == {"value", "source"} and result["paper"]["source"])
+    assert all(len(numbers) == len(row.seeds) for numbers in result.get("printed", {}).values())
     script = Path(result["command"].split()[1])
     assert "{seed}" in result["command"] and (script.suffix != ".py" or (ROOT / script).exists())
 
@@ -54,6 +55,12 @@ def test_the_mean_field_gap_closes_reflection_by_reflection():
     assert abs(none - read("gap-none")["paper"]["value"]) < 1e-9
     assert all(value <= goal for value, goal in zip(reflections, (0.72, 0.27, 0.03, 0.001)))
     assert max(read("gap-liaf")["values"] + read("gap-ccliaf")["values"]) < 1e-3
+
+
+def test_the_importance_weighted_bound_of_a_vae_is_tighter_and_flows_that_bend_gain():
+    rows = {name: result for name in results.ROWS if name.startswith("vae-") for result in [read(name)]}
+    assert all(bound < loose for row in rows.values() for bound, loose in zip(row["values"], row["printed"]["-ELBO"]))
+    assert all(rows[f"vae-{flow}"]["value"] < rows["vae-diagonal"]["value"] for flow in ("planar", "sylvester"))
 
 
 def test_a_small_row_comes_out_the_same():
