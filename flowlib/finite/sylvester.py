@@ -16,13 +16,14 @@ VARIANTS = ("orthogonal", "householder", "triangular")
 
 
 class Sylvester(Amortised):
-    r"""$x = z + Q R \tanh(\tilde R Q^\top z + b)$ with $Q \in R^{D \times M}$ of orthonormal columns and upper triangular $R, \tilde R$.
+    r"""$x = z + Q R \tanh(\tilde R Q^\top z + b)$, Q (D, M) of orthonormal columns, R and $\tilde R$ upper triangular.
 
-    By Sylvester's identity $\det(I_D + AB) = \det(I_M + BA)$, which is here a product: $\log|\det| = \sum_i \ln(1 + h'_i\, r_{ii}
-    \tilde r_{ii})$ with $h' = 1 - \tanh^2$. The diagonals are $\tilde r_{ii} = a$ and $r_{ii} = c / (1 + (-ac)_+)$ with free a and c, so
-    $r_{ii}\tilde r_{ii} > -1$ and the map is invertible for every value of its parameters. (Bounding both by tanh, as the paper's
-    code does, would also keep a unit from stretching more than twofold.) Inverse: $v = Q^\top z$ solves M scalar equations, the
-    last coordinate first, each increasing in its unknown; then $z = x + Q (v - Q^\top x)$.
+    By Sylvester's identity $\det(I_D + AB) = \det(I_M + BA)$, which is here a product: $\log|\det| = \sum_i \ln(1 +
+    h'_i\, r_{ii} \tilde r_{ii})$ with $h' = 1 - \tanh^2$. The diagonals are $\tilde r_{ii} = a$ and $r_{ii} = c / (1 +
+    (-ac)_+)$ with free a and c, so $r_{ii}\tilde r_{ii} > -1$ and the map is invertible for every value of its
+    parameters. (Bounding both by tanh, as the paper's code does, would also keep a unit from stretching more than
+    twofold.) Inverse: $v = Q^\top z$ solves M scalar equations, the last coordinate first, each increasing in its
+    unknown; then $z = x + Q (v - Q^\top x)$.
 
     Q is M columns of: "orthogonal", a product of M reflections, which reaches every Q up to the signs of its columns;
     "householder", a product of as many reflections as you choose; "triangular", the identity (with `flip`, the reversed
@@ -91,35 +92,34 @@ class Sylvester(Amortised):
         return vector @ matrix.mT if matrix.ndim == 2 else (matrix @ vector[..., None]).squeeze(-1)
 
     @staticmethod
-    def _log_det(a, t):
-        # 1 + sech^2(a) r r~ = tanh^2(a) + sech^2(a) (1 + r r~): positive terms, nothing cancels
-        a = a.clamp(-40.0, 40.0)
-        room = (1 + t.clamp(min=0)) / (1 + (-t).clamp(min=0))
-        return (torch.tanh(a).square() + room / a.cosh().square()).log().sum(-1)
+    def _log_det(h, t):
+        # 1 + (1 - h^2) r r~ = h^2 + (1 - h^2) (1 + r r~): positive terms, nothing cancels
+        room, h2 = (1 + t.clamp(min=0)) / (1 + (-t).clamp(min=0)), h * h
+        return torch.addcmul(h2, 1 - h2, room).log().sum(-1)
 
     def forward(self, z, context=None):
         with torch.autocast(z.device.type, enabled=False):
             q, r, r2, b, t = self._terms(z, context)
-            a = self._times(r2, self._times(q.mT, z)) + b
-            return z + self._times(q, self._times(r, torch.tanh(a))), self._log_det(a, t)
+            h = torch.tanh(self._times(r2, self._times(q.mT, z)) + b)
+            return z + self._times(q, self._times(r, h)), self._log_det(h, t)
 
     def inverse(self, x, context=None):
         with torch.autocast(x.device.type, enabled=False):
             q, r, r2, b, t = self._terms(x, context)
             y = self._times(q.mT, x)  # = v + R tanh(R~ v + b)
-            v, a = [], []  # in reverse: the last coordinate first
+            v, h = [], []  # in reverse: the last coordinate first
             for i in reversed(range(self.hidden)):
                 known_v = (r2[..., i, i + 1 :] * torch.stack(v[::-1], -1)).sum(-1) if v else 0
-                known_h = (r[..., i, i + 1 :] * torch.stack(a[::-1], -1).tanh()).sum(-1) if a else 0
+                known_h = (r[..., i, i + 1 :] * torch.stack(h[::-1], -1)).sum(-1) if h else 0
                 offset, target = known_v + b[..., i], y[..., i] - known_h
                 offset, slope, push = torch.broadcast_tensors(offset, r2[..., i, i], r[..., i, i])
                 offset, slope, push = (value.expand_as(target) for value in (offset, slope, push))
-                reach = push.detach().abs() + 1e-3 * (1 + target.detach().abs())  # |v - target| <= |push|
-                v.append(solve_monotone(_one, target, target.detach() - reach, target.detach() + reach, slope, offset, push))
-                a.append(slope * v[-1] + offset)
-            v, a = torch.stack(v[::-1], -1), torch.stack(a[::-1], -1)
-            # v - y is the push undone; x - Q R tanh(a) would multiply the error of v by the slope
-            return x + self._times(q, v - y), -self._log_det(a, t)
+                middle, reach = target.detach(), push.detach().abs() + 1e-3 * (1 + target.detach().abs())
+                v.append(solve_monotone(_one, target, middle - reach, middle + reach, slope, offset, push))
+                h.append(torch.tanh(slope * v[-1] + offset))
+            v, h = torch.stack(v[::-1], -1), torch.stack(h[::-1], -1)
+            # v - y is the push undone; x - Q R h would multiply the error of v by the slope
+            return x + self._times(q, v - y), -self._log_det(h, t)
 
 
 def _one(v, slope, offset, push):
