@@ -128,6 +128,13 @@ def test_reflections_reach_every_orthonormal_frame():
     assert torch.allclose((q.mT @ frame).abs(), torch.eye(3, dtype=D), atol=1e-12)
 
 
+def test_sylvester_log_det_does_not_cancel_in_single_precision():
+    """Where tanh has flattened, 1 - tanh^2 has no digits left, and a large r r~ would multiply what is lost."""
+    a, t = torch.linspace(-20, 20, 4001)[:, None], torch.tensor([3600.0])
+    exact = (1 + t.double() / a.double().cosh().square()).log().sum(-1)
+    assert (fl.Sylvester._log_det(a, torch.tanh(a), t) - exact).abs().max() < 2e-6
+
+
 def test_sylvester_identity():
     """det(I_D + AB) = det(I_M + BA) (E12)."""
     a, b = torch.randn(6, 2, dtype=D), torch.randn(2, 6, dtype=D)

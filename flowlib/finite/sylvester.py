@@ -92,22 +92,23 @@ class Sylvester(Amortised):
         return vector @ matrix.mT if matrix.ndim == 2 else (matrix @ vector[..., None]).squeeze(-1)
 
     @staticmethod
-    def _log_det(h, t):
-        # 1 + (1 - h^2) r r~ = h^2 + (1 - h^2) (1 + r r~): positive terms, nothing cancels
-        room, h2 = (1 + t.clamp(min=0)) / (1 + (-t).clamp(min=0)), h * h
-        return torch.addcmul(h2, 1 - h2, room).log().sum(-1)
+    def _log_det(a, h, t):
+        # 1 + sech^2(a) r r~ = h^2 + sech^2(a) (1 + r r~): positive terms, nothing cancels, as sech^2 = 1 - h^2 would
+        room = (1 + t.clamp(min=0)) / (1 + (-t).clamp(min=0))
+        return torch.addcmul(h * h, room, a.clamp(-40.0, 40.0).cosh().reciprocal().square()).log().sum(-1)
 
     def forward(self, z, context=None):
         with torch.autocast(z.device.type, enabled=False):
             q, r, r2, b, t = self._terms(z, context)
-            h = torch.tanh(self._times(r2, self._times(q.mT, z)) + b)
-            return z + self._times(q, self._times(r, h)), self._log_det(h, t)
+            a = self._times(r2, self._times(q.mT, z)) + b
+            h = torch.tanh(a)
+            return z + self._times(q, self._times(r, h)), self._log_det(a, h, t)
 
     def inverse(self, x, context=None):
         with torch.autocast(x.device.type, enabled=False):
             q, r, r2, b, t = self._terms(x, context)
             y = self._times(q.mT, x)  # = v + R tanh(R~ v + b)
-            v, h = [], []  # in reverse: the last coordinate first
+            v, a, h = [], [], []  # in reverse: the last coordinate first
             for i in reversed(range(self.hidden)):
                 known_v = (r2[..., i, i + 1 :] * torch.stack(v[::-1], -1)).sum(-1) if v else 0
                 known_h = (r[..., i, i + 1 :] * torch.stack(h[::-1], -1)).sum(-1) if h else 0
@@ -116,10 +117,11 @@ class Sylvester(Amortised):
                 offset, slope, push = (value.expand_as(target) for value in (offset, slope, push))
                 middle, reach = target.detach(), push.detach().abs() + 1e-3 * (1 + target.detach().abs())
                 v.append(solve_monotone(_one, target, middle - reach, middle + reach, slope, offset, push))
-                h.append(torch.tanh(slope * v[-1] + offset))
-            v, h = torch.stack(v[::-1], -1), torch.stack(h[::-1], -1)
+                a.append(slope * v[-1] + offset)
+                h.append(torch.tanh(a[-1]))
+            v, a, h = (torch.stack(values[::-1], -1) for values in (v, a, h))
             # v - y is the push undone; x - Q R h would multiply the error of v by the slope
-            return x + self._times(q, v - y), -self._log_det(h, t)
+            return x + self._times(q, v - y), -self._log_det(a, h, t)
 
 
 def _one(v, slope, offset, push):
