@@ -1,4 +1,5 @@
 """Every file of results is complete and made by a row that exists, one small row is measured again, the page shows all."""
+import json
 import math
 import sys
 from pathlib import Path
@@ -10,6 +11,9 @@ sys.path.insert(0, str(ROOT / "book" / "tools"))
 
 import results  # noqa: E402
 from results import read  # noqa: E402
+
+from flowlib import data, load  # noqa: E402
+from flowlib.train import report  # noqa: E402
 
 FILES = sorted(results.RESULTS.glob("*.json"))
 SCHEMA = {"section": str, "name": str, "note": str, "unit": str, "bound": bool, "value": float, "spread": float,
@@ -57,6 +61,33 @@ def test_the_mean_field_gap_closes_reflection_by_reflection():
     assert max(read("gap-liaf")["values"] + read("gap-ccliaf")["values"]) < 1e-3
 
 
+SHIPPED = [name for name, row in results.ROWS.items() if row.checkpoint]
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_model_is_that_of_its_row(name):
+    result, folder = read(name), results.CHECKPOINTS / results.ROWS[name].checkpoint
+    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "model.json", "metrics.json", "evaluation.json"}
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 5e6
+    metrics, evaluation = (json.loads((folder / file).read_text()) for file in ("metrics.json", "evaluation.json"))
+    assert metrics["command"] == result["command"].format(seed=result["seeds"][0])
+    assert metrics["test_bits_per_dim"] == result["values"][0] and metrics["processor_seconds"] < 20 * 60
+    assert evaluation["weighted"]["bits_per_dim"] < evaluation["few"]["bits_per_dim"]
+    assert evaluation["float64"]["wrong_pixels"] == 0 and evaluation["float32"]["error"] < 1e-4
+    x = data.load(f"{metrics['data']}-small", "test").x[::5]  # the first images of each class of the same test set
+    assert report.flow_bits(load(folder), x) == pytest.approx(result["values"][0], abs=0.2)
+
+
+@pytest.mark.parametrize("name", [name for name in SHIPPED if not name.endswith("nice")])
+def test_image_models_are_far_below_nice(name):
+    nice = read(f"{results.ROWS[name].section.lower()}-nice")
+    assert max(read(name)["values"]) < min(nice["values"]) - 1
+
+
+def test_nice_on_mnist():
+    assert max(read("mnist-nice")["values"]) <= 5.2
+
+
 def test_the_importance_weighted_bound_of_a_vae_is_tighter_and_flows_that_bend_gain():
     rows = {name: result for name in results.ROWS if name.startswith("vae-") for result in [read(name)]}
     assert all(bound < loose for row in rows.values() for bound, loose in zip(row["values"], row["printed"]["-ELBO"]))
@@ -88,8 +119,8 @@ def test_the_page_shows_every_row_and_says_what_was_not_run_on_a_gpu():
     page = results.page()
     for name in results.ROWS:
         result = read(name)
-        start = f"| {result['name']}"
-        (line,) = [line for line in page.splitlines() if line.startswith(start) and result["unit"] in line]
+        starts = tuple(f"| {result['name']} {end}" for end in "|(")
+        (line,) = [line for line in page.splitlines() if line.startswith(starts) and result["unit"] in line]
         assert results.shown(result) in line
         assert ("≤" in line) == result["bound"] and ("not run on a GPU" in line) != result["gpu"]
         assert results.typed(result) in page
