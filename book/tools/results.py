@@ -113,7 +113,7 @@ ROWS = {
     "gaussians-nsf": eight("NSF, 4 couplings", "NSF"),
     "kl-u1-8": reverse_kl("U1", 8),
     **{f"kl-{target.lower()}-32": reverse_kl(target, 32) for target in ("U1", "U2", "U3", "U4")},
-    **{f"kl-sylvester-{target.lower()}-32": sylvester(target, 32) for target in ("U1", "U2", "U3")},
+    **{f"kl-sylvester-{target.lower()}-32": sylvester(target, 32) for target in ("U1", "U2", "U3", "U4")},
     "gap-none": gap("No flow", "none", ((6 * math.log(1.64) - math.log(0.36)) / 2, "exact")),
     "gap-householder-1": gap("Householder, 1 reflection", "householder --reflections 1"),
     "gap-householder-2": gap("Householder, 2 reflections", "householder --reflections 2"),
