@@ -94,6 +94,11 @@ def test_the_importance_weighted_bound_of_a_vae_is_tighter_and_flows_that_bend_g
     assert all(rows[f"vae-{flow}"]["value"] < rows["vae-diagonal"]["value"] for flow in ("planar", "sylvester"))
 
 
+def test_couplings_fit_eight_gaussians_the_better_the_more_their_map_bends():
+    assert max(read("gaussians-realnvp")["values"]) <= 0.12 and max(read("gaussians-nsf")["values"]) <= 0.1
+    assert max(read("gaussians-mixture")["values"]) <= 0.05
+
+
 def test_a_small_row_comes_out_the_same():
     before, again = read("exact-logit"), results.measure("exact-logit")
     assert abs(again["value"] - before["value"]) <= max(before["spread"], before["tolerance"])
