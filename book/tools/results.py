@@ -68,8 +68,8 @@ def images(section, name, model, paper=None, seeds=(0,)):
                checkpoint=f"{data}-{model}")
 
 
-def eight(name, model):
-    return Row("Eight Gaussians", name, "KL, nats", EIGHT.format(model))
+def eight(name, model, note):
+    return Row("Eight Gaussians", name, "KL, nats", EIGHT.format(model), note=note)
 
 
 def reverse_kl(target, layers):
@@ -109,8 +109,9 @@ ROWS = {
     "fashion-mnist-nice": images("Fashion-MNIST", "NICE", "nice"),
     "fashion-mnist-realnvp": images("Fashion-MNIST", "RealNVP", "realnvp"),
     "fashion-mnist-glow": images("Fashion-MNIST", "Glow", "glow"),
-    "gaussians-realnvp": eight("RealNVP, 8 layers", "RealNVP"),
-    "gaussians-nsf": eight("NSF, 4 couplings", "NSF"),
+    "gaussians-realnvp": eight("RealNVP, 8 layers", "RealNVP", "3,000 steps"),
+    "gaussians-nsf": eight("NSF, 4 couplings", "NSF", "1,500 steps"),
+    "gaussians-mixture": eight("Mixture-CDF couplings, 4 layers", "mixture", "1,500 steps"),
     "kl-u1-8": reverse_kl("U1", 8),
     **{f"kl-{target.lower()}-32": reverse_kl(target, 32) for target in ("U1", "U2", "U3", "U4")},
     **{f"kl-sylvester-{target.lower()}-32": sylvester(target, 32) for target in ("U1", "U2", "U3", "U4")},
@@ -275,7 +276,7 @@ SECTIONS = {
              "Flows of a size for two CPU cores; those of the papers are larger, and were trained for longer. The first seed's "
              "model is in `lessons/checkpoints/`. Minutes of training are of processor time, one thread.",
     "Fashion-MNIST": "The same flows, trained in the same way on 28×28 pictures of clothes.",
-    "Eight Gaussians": "Eight Gaussians of σ = 0.5 around a circle of radius 4; 3,000 steps of 256 fresh points. Their density "
+    "Eight Gaussians": "Eight Gaussians of σ = 0.5 around a circle of radius 4; steps of 256 fresh points. Their density "
                        "is known, so the Kullback-Leibler divergence needs new points only, here 200,000; 0 is perfect.",
     "Reverse KL": "Flows fitted to the energies U1 to U4 of Rezende and Mohamed (2015, arXiv:1505.05770), U2 to U4 between "
                   "walls at ±4 that make them densities: 4,000 steps of 256 draws, the energy annealed over the first half. The "
