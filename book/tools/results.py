@@ -7,7 +7,7 @@ A row is a command that is run once for each seed, in the repository's top folde
 prints (lines before it, a name and a number each, are kept and shown too), or stands in the `metrics.json` of a training
 run. The row's value is the median over the seeds (of errors the largest), its spread half the distance between the
 largest and the smallest. A training run with a checkpoint is kept in runs/ and goes on where it was interrupted (remove its
-folder there to begin anew); the model of its first seed is put into lessons/checkpoints/. This file needs the standard
+folder there to begin anew); the model of its first seed is put into flowlib/checkpoints/. This file needs the standard
 library only, since the page is part of every build.
 """
 import argparse
@@ -27,7 +27,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "book" / "results"
-CHECKPOINTS = ROOT / "lessons" / "checkpoints"
+CHECKPOINTS = ROOT / "flowlib" / "checkpoints"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Row:
     paper: tuple[float, str] | None = None  # the number to compare with, and whose it is
     note: str = ""
     tolerance: float = 0.0  # what rounding alone may change on another machine
-    checkpoint: str = ""  # where in lessons/checkpoints the trained model is put
+    checkpoint: str = ""  # where in flowlib/checkpoints the trained model is put
 
 
 TRAIN = "python -m flowlib.train --model {} --data digits --out {{out}} --seed {{seed}}"
@@ -274,7 +274,7 @@ SECTIONS = {
     "Digits": "The 8×8 digits of scikit-learn with 17 levels: bits per dimension of 300 test images, preprocessing included.",
     "MNIST": "The full set, 28×28 pixels of 256 levels: bits per dimension of 10,000 test images, one draw of uniform noise each. "
              "Flows of a size for two CPU cores; those of the papers are larger, and were trained for longer. The first seed's "
-             "model is in `lessons/checkpoints/`. Minutes of training are of processor time, one thread.",
+             "model is in `flowlib/checkpoints/`. Minutes of training are of processor time, one thread.",
     "Fashion-MNIST": "The same flows, trained in the same way on 28×28 pictures of clothes.",
     "Eight Gaussians": "Eight Gaussians of σ = 0.5 around a circle of radius 4; steps of 256 fresh points. Their density "
                        "is known, so the Kullback-Leibler divergence needs new points only, here 200,000; 0 is perfect.",

@@ -11,6 +11,7 @@ from ..bases import StandardNormal
 from ..core import Bijection, Compose
 from ..elementwise import Affine
 from .coupling import ImageCoupling
+from .dequantize import off_edges
 
 __all__ = ["VariationalDequantize"]
 
@@ -57,13 +58,10 @@ class VariationalDequantize(Bijection):
         log_slope = (F.logsigmoid(h) + F.logsigmoid(-h)).sum((-3, -2, -1))  # of the sigmoid
         return self.base.log_prob(epsilon) - log_det - log_slope + math.prod(self.event_shape) * math.log(self.levels)
 
-    def _edge(self, dtype):
-        return 2 * self.levels * torch.finfo(dtype).eps  # more than the two roundings of floor(L * ((x + u) / L))
-
     def forward(self, z, context=None):
         self.check(z, self.latent_shape, dtype=self.base.like.dtype)
         x = (z * self.levels).floor().clamp(0, self.levels - 1)
-        u = (z * self.levels - x).clamp(self._edge(z.dtype), 1 - self._edge(z.dtype))
+        u = off_edges(z * self.levels - x, self.levels)
         h = torch.logit(u)
         epsilon, log_det = self.noise.inverse(h, 2 * x / (self.levels - 1) - 1)
         return x.to(torch.uint8 if self.levels <= 256 else torch.int64), self._log_q(epsilon, h, -log_det)
@@ -78,6 +76,6 @@ class VariationalDequantize(Bijection):
         x = x.masked_fill(outside, 0.0)
         epsilon = torch.randn_like(x)
         h, log_det = self.noise(epsilon, 2 * x / (self.levels - 1) - 1)
-        v = (x + torch.sigmoid(h).clamp(self._edge(dtype), 1 - self._edge(dtype))) / self.levels
+        v = (x + off_edges(torch.sigmoid(h), self.levels)) / self.levels
         log_q = self._log_q(epsilon, h, log_det)
         return v, (-log_q).masked_fill(outside.any((-3, -2, -1)), -torch.inf)
