@@ -52,6 +52,7 @@ SYLVESTER = "python book/results/rows/reverse_kl.py {} --flow sylvester --layers
 VAE = "python book/results/rows/vae.py {} --seed {{seed}}"
 NOISE = "python book/results/rows/dequantization.py {} --seed {{seed}}"
 GAP = "python book/results/rows/mean_field_gap.py {} --seed {{seed}}"
+START = "python book/results/rows/nice_start.py {} --seed {{seed}}"
 EXACT = "python book/results/rows/exact.py {} --seed {{seed}}"
 
 
@@ -66,6 +67,10 @@ def images(section, name, model, paper=None, seeds=(0,)):
     data = section.lower()
     return Row(section, f"{section}: {name}", "bits/dim", IMAGES.format(model, data, f"{data}-{model}-{{seed}}"), seeds, True, paper,
                checkpoint=f"{data}-{model}")
+
+
+def start(case, note):
+    return Row("MNIST", "NICE, 2 x 400 units", "bits/dim", START.format(case), (0,), bound=True, note=note)
 
 
 def eight(name, model, note):
@@ -106,6 +111,8 @@ ROWS = {
     "mnist-nice": images("MNIST", "NICE", "nice", (4.36, "Dinh et al. 2015"), seeds=(0, 1, 2)),
     "mnist-realnvp": images("MNIST", "RealNVP", "realnvp", (1.06, QUOTED)),
     "mnist-glow": images("MNIST", "Glow", "glow", (1.05, QUOTED)),
+    "mnist-nice-zero": start("zero", "scale starts at s = 0"),
+    "mnist-nice-data": start("data", "scale starts from data"),
     "fashion-mnist-nice": images("Fashion-MNIST", "NICE", "nice"),
     "fashion-mnist-realnvp": images("Fashion-MNIST", "RealNVP", "realnvp"),
     "fashion-mnist-glow": images("Fashion-MNIST", "Glow", "glow"),
