@@ -88,6 +88,14 @@ def test_nice_on_mnist():
     assert max(read("mnist-nice")["values"]) <= 5.2
 
 
+def test_the_scale_of_nice_starts_from_data():
+    zero, start = read("mnist-nice-zero"), read("mnist-nice-data")
+    assert max(start["values"]) < min(zero["values"]) - 0.5  # 1547 against 909 nats are 1.18 bits/dim
+    for row in (zero, start):
+        bits = [8 - nats / (784 * math.log(2)) for nats in row["printed"]["nats"]]
+        assert bits == pytest.approx(row["values"], abs=1e-9)
+
+
 def test_the_importance_weighted_bound_of_a_vae_is_tighter_and_flows_that_bend_gain():
     rows = {name: result for name in results.ROWS if name.startswith("vae-") for result in [read(name)]}
     assert all(bound < loose for row in rows.values() for bound, loose in zip(row["values"], row["printed"]["-ELBO"]))
