@@ -38,7 +38,7 @@ CONFIGS = {
     "small": {
         "nice": (dict(layers=4, hidden=(256, 256), alternate=True), dict(steps=1500, batch_size=200, lr=1e-3)),
         "realnvp": (dict(scales=2, steps=3, hidden=24, blocks=1), dict(steps=3000, batch_size=32, lr=5e-3)),
-        "glow": (dict(scales=2, steps=8, hidden=64), dict(steps=4000, batch_size=32, lr=5e-3)),
+        "glow": (dict(scales=2, steps=8, hidden=64), dict(steps=9000, batch_size=32, lr=5e-3)),
         "flowpp": (dict(scales=2, steps=2, hidden=32, components=8), dict(steps=2000, batch_size=32, lr=1e-3)),
         "nice-flat": (dict(layers=6, hidden=(256, 256)), FLAT),
         "realnvp-flat": (dict(layers=8, hidden=(256, 256)), FLAT),
