@@ -65,7 +65,10 @@ def test_in_a_clone(python):
 
 
 def test_neither(python, tmp_path, remote):
-    assert tmp_path / "env" in run(python, tmp_path / "empty", remote).parents
+    package = run(python, tmp_path / "empty", remote).parent
+    assert tmp_path / "env" in package.parents
+    files = git(ROOT, "ls-files", "flowlib").splitlines()
+    assert [file for file in files if not (package.parent / file).is_file()] == []  # data, demos and checkpoints too
 
 
 def test_installed(python, tmp_path, remote):
