@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT / "tests" / "exercises"))
 from answers import SOURCES, text  # noqa: E402
 from submissions import write  # noqa: E402
 
-from flowlib.exercises import grade, judge, ps1, ps2, sandbox  # noqa: E402
+from flowlib.exercises import grade, judge, ps1, ps2, ps3, sandbox  # noqa: E402
 
 NAMES = judge.names()
 SETS = {name: importlib.import_module(f"wrong_{name}") for name in NAMES}
@@ -97,7 +97,7 @@ def test_open_checks_leave_the_random_numbers(capsys):
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("show", [ps1.show_experiment, ps2.show_experiment])
+@pytest.mark.parametrize("show", [ps1.show_experiment, ps2.show_experiment, ps3.show_experiment])
 def test_experiment_is_printed_or_not(show, capsys):
     show(lambda: [("one layer", [1.0, 2.0, 3.0], torch.tensor([2.0, 2.0, 2.0]))])
     assert "one layer" in (out := capsys.readouterr().out) and "2.00 ± 1.00" in out and "2.00 ± 0.00" in out

@@ -131,10 +131,10 @@ def bijection_properties(forward: Callable, inverse: Callable, z: Tensor, parame
     holds(near(there, -home), "the log-dets of the two directions cancel")
 
 
-def show_table(title: str, experiment: Callable, width: int, columns: tuple[str, str]):
-    """Run an experiment and print its table: for each (model, scores, scores) the name, and mean ± s.d. of both lists."""
+def show_table(title: str, experiment: Callable, width: int, columns: tuple[str, ...], rows: str = "model"):
+    """Run an experiment and print its table: for each (name, scores, ...) the name, and mean ± s.d. of every list."""
     try:
-        lines = [f"{'model':{width}}{columns[0]:18}{columns[1]}"]
+        lines = [f"{rows:{width}}" + "".join(f"{column:18}" for column in columns).rstrip()]
         for model, *scores in attempt(experiment):
             mean_sd = [f"{score.mean():6.2f} ± {score.std():.2f}" for score in map(torch.as_tensor, scores)]
             lines.append(f"{model:{width}}" + "     ".join(mean_sd))
