@@ -48,9 +48,16 @@ def mixing_forward(z, p, lower, upper, signs, s):
 
 def factors(r, channels, size=0.0):
     """p, lower, upper, signs, s, with all of U + diag of size e^size."""
-    p = np.eye(channels)[np.roll(r.permutation(channels), 1)]
+    order = r.permutation(channels)
+    p = np.roll(np.eye(channels), 1, 0)[order][:, order]  # one cycle: no channel stays in its place
     lower, upper = r.normal(size=(2, channels, channels)) / channels
-    return [p, lower, math.exp(size) * upper, r.choice([-1.0, 1.0], channels), size + 0.5 * r.normal(size=channels)]
+    signs = r.permutation(np.append(r.choice([-1.0, 1.0], channels - 1), -1.0))
+    return [p, lower, math.exp(size) * upper, signs, size + 0.5 * r.normal(size=channels)]
+
+
+def sizes(r, channels):
+    """Height and width; they differ, also from the number of channels."""
+    return r.choice(np.setdiff1d(np.arange(1, 6), channels), 2, replace=False)
 
 
 def matrix_cases(r):
@@ -60,8 +67,8 @@ def matrix_cases(r):
 
 def mixing_cases(r):
     for channels, size in ((1, 0.5), (int(r.integers(3, 7)), 0.0), (40, -25.0)):  # the last determinant is e^-1000
-        height, width = r.choice(np.arange(1, 5), 2, replace=False)
-        yield [r.normal(size=(int(r.integers(2, 5)), channels, height, width)), *factors(r, channels, size)]
+        image = r.normal(size=(int(r.integers(2, 5)), channels, *sizes(r, channels)))
+        yield [image, *factors(r, channels, size)]
 
 
 def step_terms(kept, weight, bias):
@@ -85,9 +92,8 @@ def step_forward(z, shift, log_scale, weight, bias):
 
 def step_cases(r):
     for channels in (2, 2 * int(r.integers(2, 4))):
-        height, width = r.choice(np.arange(1, 5), 2, replace=False)
         shift, log_scale, bias = r.normal(size=(3, channels))
-        image = r.normal(size=(int(r.integers(2, 5)), channels, height, width))
+        image = r.normal(size=(int(r.integers(2, 5)), channels, *sizes(r, channels)))
         yield [image, shift, 0.5 * log_scale, r.normal(size=(channels, channels // 2)), bias]
 
 
