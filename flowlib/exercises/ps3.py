@@ -14,11 +14,11 @@ from .properties import attempt, bijection_properties, gradient_property, holds,
 __all__ = ["check_coupling", "check_dequantization", "check_mixing", "check_mixture", "check_step", "show_experiment"]
 
 
-def with_fixed(function, place: int, *fixed):
-    """The function with arguments that are not trained, put in at a place."""
+def with_fixed(function, arguments):
+    """`function(*arguments(...))` as a function of points and parameters: what is not trained is put in by `arguments`."""
     @functools.wraps(function)
-    def call(points, *parameters):
-        return attempt(function, *[points, *parameters][:place], *fixed, *[points, *parameters][place:])
+    def call(*given):
+        return attempt(function, *arguments(*given))
     return call
 
 
@@ -28,12 +28,13 @@ def check_coupling(coupling_forward, coupling_inverse):
     dim, hidden = 5, 4
     for kept in (1, 3):
         mask = (torch.randperm(dim) < kept).to(torch.float64)
-        weights = random(-1, 1, dim, hidden), random(-1, 1, hidden), random(-1, 1, hidden, 2 * dim), random(-1, 1, 2 * dim)
+        weights = tuple(random(-1, 1, *shape) for shape in ((dim, hidden), (hidden,), (hidden, 2 * dim), (2 * dim,)))
         z = random(-2, 2, 6, dim)
-        forward, inverse = (with_fixed(function, 1, mask) for function in (coupling_forward, coupling_inverse))
+        forward, inverse = (with_fixed(function, lambda points, *w: (points, mask, *w))
+                            for function in (coupling_forward, coupling_inverse))
         bijection_properties(forward, inverse, z, weights)
         x, log_det = forward(z, *weights)
-        holds(torch.equal((x * mask), z * mask), "the kept numbers stay as they are")
+        holds(torch.equal(x * mask, z * mask), "the kept numbers stay as they are")
         moved = mask == 0
         holds((log_det.abs() < moved.sum()).all(), "no number is stretched by more than e, or shrunk by more than 1/e")
         w1, b1, w2, b2 = weights
@@ -66,33 +67,31 @@ def check_mixing(mixing_matrix, mixing_inverse, mixing_forward):
         holds(near(p @ bare, w), "P permutes the rows of the rest")
         none = torch.zeros_like(lower)
         left = attempt(mixing_matrix, eye, lower, none, torch.ones_like(signs), torch.zeros_like(s))
-        holds(near(left.diagonal(), torch.ones_like(s)) and near(left.tril(-1), lower.tril(-1)) and not left.triu(1).any(),
+        holds(near(left, lower.tril(-1) + eye),
               "L has ones on its diagonal and the entries of `lower` below it, and no others")
         right = attempt(mixing_matrix, eye, none, upper, signs, s)
-        holds(near(right.diagonal(), signs * s.exp()) and near(right.triu(1), upper.triu(1)) and not right.tril(-1).any(),
+        holds(near(right, upper.triu(1) + (signs * s.exp()).diag()),
               "without L, the diagonal has the signs and the scales, and above it are the entries of `upper`")
         holds(near(left @ right, bare), "L stands to the left of U + diag")
         weights = random(-1, 1, channels, channels)
-        gradient_property(lambda *trained: (weights * with_fixed(mixing_matrix, 0, p)(*trained[:2], signs, trained[2])).sum(),
-                          (lower, upper, s), "gradients flow through mixing_matrix to lower, upper and s")
+        trained = with_fixed(mixing_matrix, lambda a, b, c: (p, a, b, signs, c))
+        gradient_property(lambda *parameters: (weights * trained(*parameters)).sum(), (lower, upper, s),
+                          "gradients flow through mixing_matrix to lower, upper and s")
 
-        def whole(function):
-            @functools.wraps(function)
-            def call(points, lower, upper, s):
-                return attempt(function, points, p, lower, upper, signs, s)
-            return call
-
+        inverse, forward = (with_fixed(function, lambda points, a, b, c: (points, p, a, b, signs, c))
+                            for function in (mixing_inverse, mixing_forward))
         x = random(-1, 1, 4, channels, height, width)
-        bijection_properties(whole(mixing_inverse), whole(mixing_forward), x, (lower, upper, s))
-        z = whole(mixing_inverse)(x, lower, upper, s)[0]
+        bijection_properties(inverse, forward, x, (lower, upper, s))
+        z = inverse(x, lower, upper, s)[0]
         holds(near(z[0, :, 0, 0], w @ x[0, :, 0, 0]), "W acts on the way to the latent, on the channels of a pixel")
-        moved = whole(mixing_inverse)(x.roll(1, 2), lower, upper, s)[0]
+        moved = inverse(x.roll(1, 2), lower, upper, s)[0]
         holds(near(moved, z.roll(1, 2)), "all pixels are treated alike: shifted images give shifted latents")
     channels = 40
     p, small = torch.eye(channels, dtype=torch.float64), torch.full((channels,), -25.0, dtype=torch.float64)
     lower, upper = random(-0.1, 0.1, 2, channels, channels)
+    tiny = p, lower, upper * small.exp(), torch.ones_like(small), small
     for function, sign in ((mixing_inverse, 1), (mixing_forward, -1)):
-        log_det = attempt(function, x.new_ones(1, channels, 2, 3), p, lower, upper * small.exp(), torch.ones_like(small), small)[1]
+        log_det = attempt(function, x.new_ones(1, channels, 2, 3), *tiny)[1]
         holds(near(log_det, sign * 6 * small.sum(0, keepdim=True)),
               f"the log-det of {function.__name__} is right where the determinant is too small for the computer")
 
@@ -111,12 +110,13 @@ def check_step(step_inverse, step_forward):
             value, log_det = attempt(function, images, *parameters)
             first = attempt(function, images[:1], *parameters)
             holds(near(first[0], value[:1]), f"the first image of {function.__name__} does not depend on the others")
-            holds(near(first[1], log_det[:1]), f"the first log-det of {function.__name__} does not depend on the other images")
+            holds(near(first[1], log_det[:1]),
+                  f"the first log-det of {function.__name__} does not depend on the other images")
             twice = attempt(function, torch.cat([images, images], 2), *parameters)[1]
             holds(near(twice, 2 * log_det), f"an image stacked on itself has twice the log-det of {function.__name__}")
             kept = attempt(function, images, *still)[0][:, :half]
             holds(near(kept, images[:, :half]),
-                  f"with an actnorm that does nothing, {function.__name__} leaves the first half of the channels as it is")
+                  f"with an actnorm that does nothing, {function.__name__} keeps the first half of the channels")
             return value
 
         z = alone_and_stacked(step_inverse, x)
@@ -128,7 +128,8 @@ def check_step(step_inverse, step_forward):
         holds(near(y - plain[0], only_t[:, None, None].expand_as(y)) and near(plain[1], 0 * plain[1]),
               "where the convolution gives (0, t), t is subtracted, and nothing else happens")
         alone_and_stacked(step_forward, z)
-        holds(near(attempt(step_forward, z, *parameters)[0], x), "step_forward leads back from the latents to the images")
+        holds(near(attempt(step_forward, z, *parameters)[0], x),
+              "step_forward leads back from the latents to the images")
         bijection_properties(step_inverse, step_forward, x, parameters)
 
 
@@ -139,7 +140,7 @@ def check_mixture(mixture_forward, mixture_inverse):
         parameters = random(-1, 1, components), random(-2, 2, components), random(-0.7, 0.3, components)
         logits, means, log_scales = parameters
         bijection_properties(mixture_forward, mixture_inverse, random(-4, 4, 6), parameters)
-        x = torch.cat([torch.linspace(-8, 8, 801, dtype=torch.float64), torch.tensor([-60.0, 60.0], dtype=torch.float64)])
+        x = torch.tensor([*torch.linspace(-8, 8, 801), -60.0, 60.0], dtype=torch.float64)
         z, log_slope = attempt(mixture_inverse, x, *parameters)
         holds(z.isfinite().all() and log_slope.isfinite().all(), "z and its log-slope are finite at x = 60 and x = -60")
         holds((z[:801].diff() > 0).all(), "the curve increases")
@@ -168,15 +169,19 @@ def check_dequantization(to_reals, to_integers, two_bounds):
         holds(isinstance(result, tuple) and len(result) == 2 and all(isinstance(part, Tensor) for part in result),
               "to_reals returns two tensors")
         y, log_det = result
-        holds(y.shape == x.shape and log_det.shape == (5,), "to_reals gives one number for each pixel and one log-det for each row")
+        holds(y.shape == x.shape and log_det.shape == (5,),
+              "to_reals gives one number for each pixel and one log-det for each row")
         holds(y.isfinite().all() and log_det.isfinite().all(), "to_reals gives finite numbers")
         slopes = jacobian(lambda u: attempt(to_reals, x, u, levels, alpha)[0], u)
-        holds(near(log_det, torch.linalg.slogdet(slopes)[1]), "the log-det of to_reals agrees with its Jacobian from autograd")
+        holds(near(log_det, torch.linalg.slogdet(slopes)[1]),
+              "the log-det of to_reals agrees with its Jacobian from autograd")
         cost = log_det + (F.logsigmoid(y) + F.logsigmoid(-y)).sum(1)
         holds(near(cost, cost[:1].expand(5)), "with a logistic base, every image is equally likely")
-        holds(near(y, -attempt(to_reals, levels - 1 - x, 1 - u, levels, alpha)[0]), "the negative of an image has the negative y")
+        holds(near(y, -attempt(to_reals, levels - 1 - x, 1 - u, levels, alpha)[0]),
+              "the negative of an image has the negative y")
         last = attempt(to_reals, x[:1] * 0 + levels - 1, 0 * u[:1] + 1, levels, alpha)[0]
-        holds(near(torch.sigmoid(last), torch.full_like(last, 1 - alpha)), "the brightest edge of the brightest level has q = 1 - alpha")
+        holds(near(torch.sigmoid(last), torch.full_like(last, 1 - alpha)),
+              "the brightest edge of the brightest level has q = 1 - alpha")
         back = attempt(to_integers, y, levels, alpha)
         holds(isinstance(back, Tensor) and back.shape == x.shape, "to_integers gives one number for each pixel")
         holds((back == x).all(), "integers come back exactly, whatever the noise was")
@@ -196,12 +201,14 @@ def check_dequantization(to_reals, to_integers, two_bounds):
     cell = 1 + (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
     first, second = bounds(normal.log_prob(cell)[:, None], 1)
     truth = -(normal.cdf(torch.tensor([1.0, 2.0], dtype=torch.float64)).diff()).log2()
-    holds(near(second, truth, 1e-5), "in the limit of many draws the second bound is -log2 of the probability of the cell")
+    holds(near(second, truth, 1e-5),
+          "in the limit of many draws the second bound is -log2 of the probability of the cell")
     holds(first > truth, "the first bound costs more than the truth")
     log_p = random(-3, 3, 8, 4)
     first, second = bounds(log_p)
     pairs = torch.stack([bounds(pair)[1] for pair in log_p.split(2)]).mean(0)
-    holds((second < pairs).all() and (pairs < first).all(), "more draws make the second bound tighter: 1, then 2, then 8")
+    holds((second < pairs).all() and (pairs < first).all(),
+          "more draws make the second bound tighter: 1, then 2, then 8")
     singles = torch.stack([torch.stack(bounds(one[None])) for one in log_p])  # (8, 2, 4)
     holds(near(singles[:, 0], singles[:, 1]), "with one draw, both bounds are the same")
     holds(near(singles.mean(0)[0], first), "the first bound is the mean over the draws")
@@ -213,7 +220,8 @@ def check_dequantization(to_reals, to_integers, two_bounds):
     doubled = bounds(torch.cat([log_p, log_p]))
     holds(near(doubled[0], first) and near(doubled[1], second), "the same draws twice change nothing")
     coin = bounds(torch.full((2, 1), -5 * math.log(256), dtype=torch.float64), 5)
-    holds(all(near(part, torch.full_like(part, 8.0)) for part in coin), "a fair choice of 256 levels costs 8 bits per dimension")
+    holds(all(near(part, torch.full_like(part, 8.0)) for part in coin),
+          "a fair choice of 256 levels costs 8 bits per dimension")
 
 
 def show_experiment(experiment):

@@ -27,8 +27,8 @@ def coupling_cases(r):
     for dim in map(int, r.choice(np.arange(3, 9), 3, replace=False)):
         hidden = int(r.integers(2, 7))
         mask = r.permutation((np.arange(dim) < r.integers(1, dim)).astype(float))
-        yield [2 * r.normal(size=(dim + int(r.integers(1, 4)), dim)), mask, r.normal(size=(dim, hidden)), r.normal(size=hidden),
-               r.normal(size=(hidden, 2 * dim)), r.normal(size=2 * dim)]
+        weights = [r.normal(size=shape) for shape in ((dim, hidden), hidden, (hidden, 2 * dim), 2 * dim)]
+        yield [2 * r.normal(size=(dim + int(r.integers(1, 4)), dim)), mask, *weights]
 
 
 def mixing_matrix(p, lower, upper, signs, s):
