@@ -15,7 +15,7 @@ __all__ = ["check_coupling", "check_dequantization", "check_mixing", "check_mixt
 
 
 def with_fixed(function, arguments):
-    """`function(*arguments(...))` as a function of points and parameters: what is not trained is put in by `arguments`."""
+    """`function(*arguments(...))` as a function of points and parameters: `arguments` puts in what is not trained."""
     @functools.wraps(function)
     def call(*given):
         return attempt(function, *arguments(*given))
