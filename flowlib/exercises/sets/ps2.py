@@ -73,7 +73,8 @@ def turned_log_prob(x, mean, log_scale, vectors):
 def householder_cases(*dims):
     def cases(r):
         for dim in dims or r.choice(np.arange(2, 8), 3, replace=False):
-            yield [r.normal(size=(int(r.integers(2, 6)), dim)), r.normal(size=(int(r.integers(2, 5)), dim))]
+            vectors = r.normal(size=(int(r.integers(2, 5)), dim)) + r.normal(size=dim)  # orthogonal ones would commute
+            yield [r.normal(size=(int(r.integers(2, 6)), dim)), vectors]
     return cases
 
 
