@@ -48,7 +48,7 @@ def test_exact_checks_are_exact(name):
     assert abs(result["value"] - result["paper"]["value"]) <= max(result["tolerance"], 1e-9)
 
 
-@pytest.mark.parametrize("model", ["nice", "realnvp", "nsf"])
+@pytest.mark.parametrize("model", ["nice", "realnvp", "nsf", "flowpp-large"])
 def test_the_flows_beat_both_baselines_of_their_run(model):
     result = read(f"digits-{model}")
     assert set(result["beside"]) == {"histogram", "gaussian"} and max(result["values"]) < min(result["beside"].values())
@@ -74,14 +74,16 @@ def test_a_shipped_model_is_that_of_its_row(name):
     assert metrics["test_bits_per_dim"] == result["values"][0] and metrics["processor_seconds"] < 20 * 60
     assert evaluation["weighted"]["bits_per_dim"] < evaluation["few"]["bits_per_dim"]
     assert evaluation["float32"]["wrong_pixels"] == evaluation["float64"]["wrong_pixels"] == 0 and evaluation["float32"]["error"] < 1e-4
-    x = data.load(f"{metrics['data']}-small", "test").x[::5]  # the first images of each class of the same test set
+    small = metrics["data"] if metrics["data"] == "digits" else f"{metrics['data']}-small"
+    x = data.load(small, "test").x[::5]  # the first images of each class of the same test set
     assert report.flow_bits(load(folder), x) == pytest.approx(result["values"][0], abs=0.2)
 
 
 @pytest.mark.parametrize("name", [name for name in SHIPPED if not name.endswith("nice")])
 def test_image_models_are_far_below_nice(name):
     nice = read(f"{results.ROWS[name].section.lower()}-nice")
-    assert max(read(name)["values"]) < min(nice["values"]) - 1
+    margin = 0.5 if results.ROWS[name].section == "Digits" else 1  # of 17 grey levels, and of 256
+    assert max(read(name)["values"]) < min(nice["values"]) - margin
 
 
 def test_nice_on_mnist():

@@ -108,6 +108,8 @@ ROWS = {
     "digits-nice": digits("NICE", "nice-flat"),
     "digits-realnvp": digits("RealNVP", "realnvp-flat"),
     "digits-nsf": digits("NSF, couplings", "nsf-flat"),
+    "digits-flowpp-large": Row("Digits", "Flow++, learned noise", "bits/dim", IMAGES.format("flowpp", "digits", "digits-flowpp-{seed}")
+                               + " --epochs 50 --batch-size 64 --lr 3e-3 --weight-decay 0.05", (0,), True, checkpoint="digits-flowpp"),
     "mnist-nice": images("MNIST", "NICE", "nice", (4.36, "Dinh et al. 2015"), seeds=(0, 1, 2)),
     "mnist-realnvp": images("MNIST", "RealNVP", "realnvp", (1.06, QUOTED)),
     "mnist-glow": images("MNIST", "Glow", "glow", (1.05, QUOTED)),
