@@ -10,7 +10,7 @@ from ..core import Bijection
 
 __all__ = ["Dequantize", "bits_per_dim"]
 
-EDGE = 2.0**-9  # of a cell; clamping u moves the mean of ln p by its slope times EDGE^2: 3e-5 bits/dim on images
+EDGE = 2.0**-9  # of a cell; clamping u there moves the mean of ln p by about its slope times EDGE^2
 
 
 def off_edges(u, levels: int):
@@ -26,7 +26,8 @@ class Dequantize(Bijection):
 
     So `log_prob` of a flow that ends with it is one sample of $E_u \ln p(v) - D\ln L$, a lower bound of $\ln P(x)$ (Theis et al.
     2016, arXiv:1511.01844, section 3.1). u is float32 or better whatever autocast does, and is kept `EDGE` off both edges of
-    its cell, so that the integers come back exactly from a trained flow too. Cost: O(D).
+    its cell, so that the integers come back exactly from a trained flow too; that moves the bound by less than 1e-4 bits/dim.
+    Cost: O(D).
 
     Args:
         levels: L; uint8 out up to 256 levels, int64 above.
