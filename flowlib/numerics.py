@@ -151,9 +151,10 @@ def sqrt_softplus(t: Tensor) -> Tensor:
         >>> sqrt_softplus(torch.tensor([-120.0, 0.0, 4.0])).log()
         tensor([-60.0000,  -0.1833,   0.6977])
     """
-    half = (0.5 * t).clamp(math.log(torch.finfo(t.dtype).tiny) + 1, -20.0)
-    # softplus(t) is taken for t from 40 on, where it is exact also in float64; torch's own default is 20
-    return torch.where(t < -40, half.exp(), F.softplus(t.clamp(min=-40.0), threshold=40.0).sqrt())
+    # Left of -40 as the value at -40 times e^((t + 40)/2). Right of 40 softplus is t, also in float64 (torch's default of 20
+    # costs digits there).
+    rest = torch.add(20.0, t, alpha=0.5).clamp(math.log(torch.finfo(t.dtype).tiny) + 21, 0.0).exp()
+    return F.softplus(t.clamp(min=-40.0), threshold=40.0).sqrt() * rest
 
 
 def _with_derivatives(z: Tensor, value: Tensor, first: Tensor, second: Tensor, third: Tensor) -> Tensor:

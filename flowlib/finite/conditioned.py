@@ -81,14 +81,18 @@ def add_outer(value: Tensor, factor: Tensor, vector: Tensor) -> Tensor:
     return torch.addcmul(value, factor[..., None], vector)
 
 
+def largest(vectors: Tensor) -> Tensor:
+    """The largest entry of vectors (..., D), a constant (..., 1) to divide by: not zero."""
+    return vectors.detach().abs().amax(-1, keepdim=True).clamp(min=torch.finfo(vectors.dtype).tiny)
+
+
 def unit(vectors: Tensor) -> Tensor:
     """Vectors (..., D) of length one, whose squares may under- or overflow; a zero vector stays zero."""
-    tiny = torch.finfo(vectors.dtype).tiny
-    scaled = vectors / torch.linalg.vector_norm(vectors.detach(), torch.inf, -1, keepdim=True).clamp(min=tiny)
-    return scaled / torch.linalg.vector_norm(scaled, dim=-1, keepdim=True).clamp(min=tiny)
+    scaled = vectors / largest(vectors)
+    return scaled / torch.linalg.vector_norm(scaled, dim=-1, keepdim=True).clamp(min=0.5)  # at least 1, or it is zero
 
 
 def length(vectors: Tensor) -> Tensor:
     """The lengths (...) of vectors (..., D), also where squares under- or overflow."""
-    scale = torch.linalg.vector_norm(vectors.detach(), torch.inf, -1, keepdim=True).clamp(min=torch.finfo(vectors.dtype).tiny)
+    scale = largest(vectors)
     return scale.squeeze(-1) * torch.linalg.vector_norm(vectors / scale, dim=-1)

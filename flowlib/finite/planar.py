@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..numerics import solve_monotone, sqrt_softplus
-from .conditioned import Conditioned, add_outer, check_dim, dot
+from .conditioned import Conditioned, add_outer, check_dim, dot, largest
 
 __all__ = ["Planar"]
 
@@ -52,15 +52,14 @@ class Planar(Conditioned):
 
     def _terms(self, params: Tensor) -> Terms:
         u, w, b = params.split_with_sizes((self.dim, self.dim, 1), -1)
-        size = torch.linalg.vector_norm(w.detach(), torch.inf, -1)  # of w, whose square may under- or overflow
+        size = largest(w)  # the square of w may under- or overflow
         # w = 0 makes the map a translation by u tanh(b): nothing to correct, and nothing to divide by (twice, in gradients)
         none = size <= torch.finfo(w.dtype).tiny ** 0.5
-        size = size.masked_fill(none, torch.inf)
-        direction = w / size[..., None]
-        t = dot(u, w).masked_fill(none, math.log(math.e - 1))
+        direction = w / size.masked_fill(none, torch.inf)
+        t = dot(u, w).masked_fill(none.squeeze(-1), math.log(math.e - 1))
         root = sqrt_softplus(t)
-        along = (root * root - t - 1) / size / dot(direction, direction).clamp(min=1.0)
-        return Terms(torch.addcmul(u, along[..., None], direction), w, b.squeeze(-1), root)
+        along = (root * root - t - 1) / dot(direction, direction).clamp(min=0.5)  # at least 1, or it is zero
+        return Terms(torch.addcmul(u, along[..., None] / size, direction), w, b.squeeze(-1), root)
 
     @staticmethod
     def _log_det(a, h, root):
