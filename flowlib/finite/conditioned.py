@@ -44,9 +44,6 @@ class Conditioned(Bijection):
         return self.params if self.context_dim is None else self.linear(context)
 
     def _run(self, move, value, context):
-        weight = next(self.parameters())
-        self.check(value, self.event_shape, 1, weight.dtype)
-        context = self.check_context(context, value.shape[:-1], weight.dtype)
         with full_precision(value):
             out, log_det = move(tame(wide(value)), wide(self._params(context)))
         return out.to(value.dtype), log_det.to(value.dtype)
