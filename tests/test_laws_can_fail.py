@@ -203,7 +203,7 @@ CONTROLS = [
 
 
 def test_the_unbroken_map_passes():
-    for law in {law for law, _ in CONTROLS}:
+    for law in {law for law, _ in CONTROLS} - {laws.parameters_get_gradients}:  # it has none
         law(laws.Case(Twice(), Z))
     laws.log_dets_survive_autocast(laws.Case(Twice(), Z.float()))
 
