@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .atomic import write_atomic
+
 CLASSES: dict[str, type] = {}  # every recorded class, by name
 FORMAT = 1
 
@@ -76,19 +78,6 @@ def _decode(value, tensors):
     if value["class"] not in CLASSES:
         raise ValueError(f"the model uses the class {value['class']}, which is not known here; import its module first")
     return CLASSES[value["class"]](*[_decode(v, tensors) for v in value["args"]], **kwargs)
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """All or nothing: a reader sees the old file or the new one, whole, whatever stops this process."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def save(flow, folder: str | os.PathLike) -> None:

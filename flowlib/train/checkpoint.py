@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..saving import write_atomic
+from ..atomic import write_atomic
 from .config import History
 
 FORMAT = 1

@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import latents
 from ..images.dequantize import bits_per_dim
 from ..images.multiscale import MultiScale
-from ..saving import write_atomic
+from ..atomic import write_atomic
 from .batches import device_of
 from .config import History
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..images.dequantize import bits_per_dim
-from ..saving import write_atomic
+from ..atomic import write_atomic
 from .batches import device_of
 
 ROWS = 10_000  # rows over which the dequantization noise is averaged: more draws of few images, one of many
