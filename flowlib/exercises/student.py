@@ -8,9 +8,10 @@ written. The notebook is the same, byte for byte. Standard library only, so that
 """
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
+
+from ..atomic import write_atomic
 
 STUBS = {"code": "# YOUR CODE HERE\nraise NotImplementedError()", "markdown": "YOUR ANSWER HERE"}
 
