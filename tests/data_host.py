@@ -115,10 +115,13 @@ def says(answer):
 
 
 def unreadable_member(content):
-    """An archive, or any gzipped file, with a header that tarfile takes for numbers."""
-    whole = bytearray(gzip.decompress(content))
-    whole[124:136] = b"\xff" * 12  # the size of the first member
-    return gzip.compress(bytes(whole))
+    """An archive with a header that makes tarfile raise a ValueError."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("data")
+        member.pax_headers = {"GNU.sparse.map": "many"}
+        tar.addfile(member)
+    return buffer.getvalue()
 
 
 class World:
