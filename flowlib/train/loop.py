@@ -19,7 +19,7 @@ from .. import saving
 from ..core import device_of
 from ..seeds import START, STEP, VALIDATION, seed_all
 from .batches import Batches, as_tensors
-from .checkpoint import find, load_run, save_run, writing
+from .checkpoint import claimed, find, load_run, save_run, writing
 from .config import Config, History, TrainingError
 from .objectives import NLL
 
@@ -98,7 +98,8 @@ def fit(flow: nn.Module, train, val=None, *, out: str | Path | None = None, obje
     bare.to(device, memory_format=torch.channels_last).train()  # convolutions run up to 1.5 times as fast that way
     batches = Batches(train, config, rank, accelerator.num_processes, device)
 
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    claim = claimed(out if rank == 0 else None, checkpoint)
+    with claim, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         # State: the weights, their running average, the optimizer's moments, the best weights, the history
         if checkpoint is None and hasattr(bare, "initialize"):
             seed_all(config.seed, START, rank=rank)
