@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..atomic import locked, sweep, write_atomic
 from .config import History
 
-FORMAT = 1
+FORMAT = 2
 NAME, LOCK = "training.safetensors", ".lock"
 
 
@@ -98,14 +98,15 @@ def save_run(folder: Path, facts: dict, objective: nn.Module, optimizer, average
     """
     record = asdict(history)
     loss = record.pop("loss")
-    moments = optimizer.state_dict()["state"]
+    moments = {f"{i}.{name}": t for i, of_one in optimizer.state_dict()["state"].items() for name, t in of_one.items()}
     groups = {
         "model": objective.state_dict(), "best": best, "average": dict(enumerate(average)),
-        "optimizer": {f"{i}.{name}": t for i, of_one in moments.items() for name, t in of_one.items()},
-        "history": {"loss": torch.tensor(loss, dtype=torch.float64)},
+        "optimizer": {name: t for name, t in moments.items() if isinstance(t, Tensor)},
+        "history": {"loss": torch.tensor(loss, dtype=torch.float64, device="cpu")},
     }
     tensors = {f"{group}/{name}": t for group, members in groups.items() for name, t in members.items()}
-    write(folder / NAME, tensors, {**facts, "history": record})
+    counts = {name: value for name, value in moments.items() if not isinstance(value, Tensor)}
+    write(folder / NAME, tensors, {**facts, "history": record, "optimizer": counts})
 
 
 def load_run(path: Path, facts: dict, objective: nn.Module, optimizer, average: list[Tensor]) -> tuple[dict, History]:
@@ -116,11 +117,12 @@ def load_run(path: Path, facts: dict, objective: nn.Module, optimizer, average: 
     """
     tensors, saved = read(path)
     for kind in facts:
-        before, now = saved[kind], json.loads(json.dumps(facts[kind]))
+        before, now = saved.get(kind), json.loads(json.dumps(facts[kind]))
         if before != now:
             keys = [k for k in now if before.get(k) != now[k]] if isinstance(now, dict) and before else []
             change = ", ".join(f"{k} was {before.get(k)}, is {now[k]}" for k in keys) or f"was {before}, is {now}"
-            raise ValueError(f"{path} belongs to a run with another {kind}: {change}; a resumed run keeps them")
+            change = f": {change}" if len(change) < 200 else ""  # the structure of a model is long
+            raise ValueError(f"{path} belongs to a run with another {kind}{change}; a resumed run keeps them")
     groups: dict[str, dict] = {}
     for name, tensor in tensors.items():
         group, _, member = name.partition("/")
@@ -129,14 +131,15 @@ def load_run(path: Path, facts: dict, objective: nn.Module, optimizer, average: 
         objective.load_state_dict(groups["model"])
     except RuntimeError as error:
         raise ValueError(f"{path} belongs to a run with another model: {error}") from error
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in groups.get("optimizer", {}).items():  # empty before the first step
+    state: dict[int, dict] = {}
+    for name, value in {**groups.get("optimizer", {}), **saved["optimizer"]}.items():  # empty before the first step
         index, _, moment = name.partition(".")
-        state.setdefault(int(index), {})[moment] = tensor
+        state.setdefault(int(index), {})[moment] = value
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
     for index, moments in state.items():  # laid out in memory like the weights, as the fused optimizer takes for granted
-        for name, tensor in moments.items():
-            if tensor.shape == average[index].shape:
-                moments[name] = torch.empty_like(average[index], device=tensor.device).copy_(tensor)
+        for name, value in moments.items():
+            if isinstance(value, Tensor) and value.shape == weights[index].shape:
+                moments[name] = torch.empty_like(weights[index], device=value.device).copy_(value)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     for index, tensor in enumerate(average):
         tensor.copy_(groups["average"][str(index)])
@@ -160,7 +163,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict]:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            # copies: a view would keep the file mapped, and Windows refuses to replace a mapped file
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
     except SafetensorError as error:
         raise ValueError(f"the checkpoint {path} is damaged: {error}") from error
     text = header.get("facts", "")
