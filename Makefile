@@ -44,10 +44,10 @@ colab: .venv-colab/installed  ## run the package and the lessons with the versio
 	.venv-colab/bin/python -m pytest tests/test_laws.py tests/test_exercises_student.py flowlib lessons -n 2 --dist loadfile -q --timeout 600 -p no:cacheprovider \
 	  --doctest-modules --nbval-lax --nbval-current-env --nbval-cell-timeout 120
 
-repository:  ## URL=https://github.com/you/yours: the public address, wherever it stands
+repository:  ## URL=https://github.com/you/yours: the public address, wherever it stands; turns on the buttons that lead there
 	$(PYTHON) book/tools/setup_cell.py repository "$(URL)"
 
-release:  ## TAG=v1.0: the version that lessons install in Colab
+release:  ## TAG=v1.0: what lessons install in Colab, pinned to the commit of this tag
 	$(PYTHON) book/tools/setup_cell.py release "$(TAG)"
 
 clean:  ## remove what was built, the environments too
