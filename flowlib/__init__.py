@@ -1,21 +1,27 @@
 """flowlib: every normalizing flow of the book, small enough to read. A model is `Flow(base, bijection)`."""
-from . import checks, data, importance, latents, numerics, targets, vae
+from typing import TYPE_CHECKING
+
+from . import checks, data, numerics, vae
 from .bases import GaussianMixture, StandardLogistic, StandardNormal, Uniform
 from .core import Bijection, Compose, Flow, Inverse, InversionError, load, save
-from .coupling.coupling import Coupling
 from .coupling.flowpp import FlowPlusPlus
 from .coupling.glow import Glow
+from .coupling.image import ImageCoupling
 from .coupling.nice import NICE, DiagonalScale
 from .coupling.nsf import NSF
 from .coupling.realnvp import RealNVP, RealNVPImage
-from .elementwise import Additive, Affine, Elementwise, RationalQuadraticSpline
+from .coupling.vector import Coupling
+from .elementwise.affine import Additive, Affine
+from .elementwise.base import Elementwise
+from .elementwise.mixture import LogisticMixtureCDF
+from .elementwise.spline import RationalQuadraticSpline
+from .evaluate import importance, latents
 from .finite.householder import Householder
 from .finite.linear_iaf import ConvexLinearIAF, LinearIAF
 from .finite.planar import Planar
 from .finite.radial import Radial
 from .finite.sylvester import Sylvester
 from .images.conv1x1 import InvertibleConv1x1
-from .images.coupling import ImageCoupling
 from .images.dequantize import Dequantize, bits_per_dim
 from .images.multiscale import MultiScale, scale_shapes
 from .images.norms import ActNorm, BatchNorm
@@ -23,9 +29,12 @@ from .images.pixels import Pixels, Reshape
 from .images.squeeze import Squeeze, checkerboard
 from .images.variational import VariationalDequantize
 from .maps import AffineMap, Exp, InverseCDF, Linear, Logit, Permutation, Rotation
-from .mixture import LogisticMixtureCDF
 from .reversible import Reversible
-from .volumes import parallelepiped_volume, volume_by_counting
+from .teach import targets
+from .teach.volumes import parallelepiped_volume, volume_by_counting
+
+if TYPE_CHECKING:
+    from .teach import viz
 
 __version__ = "0.1.0"
 
@@ -39,3 +48,11 @@ __all__ = [
     "checkerboard", "checks", "data", "importance", "latents", "load", "numerics", "parallelepiped_volume",
     "save", "scale_shapes", "targets", "vae", "volume_by_counting",
 ]
+
+
+def __getattr__(name: str):
+    """`flowlib.viz` at its first use: it needs Matplotlib, which nothing else does."""
+    if name == "viz":
+        from .teach import viz
+        return viz
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -18,6 +18,11 @@ __all__ = ["Bijection", "Compose", "Flow", "Inverse", "InversionError", "load", 
 LIKELIHOODS = ("exact", "bound", "estimate")  # from strong to weak: a chain is as strong as its weakest part
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's weights (or buffers) are."""
+    return next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+
+
 class InversionError(RuntimeError):
     """An iterative inverse did not reach its tolerance; the message gives the residual."""
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from .bases import StandardNormal
 from .core import Bijection, Compose, Flow
-from .elementwise import Affine, Elementwise
+from .elementwise.affine import Affine
+from .elementwise.base import Elementwise
 
 __all__ = ["VAE", "LinearGaussian", "mlp", "posterior"]
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import flowlib as fl
-from flowlib.importance import effective_sample_size, log_prob, pareto_k
+from flowlib.evaluate.importance import effective_sample_size, log_prob, pareto_k
 
 D = torch.float64
 

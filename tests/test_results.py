@@ -15,7 +15,7 @@ from results import read  # noqa: E402
 
 from flowlib import bits_per_dim, data, load  # noqa: E402
 from flowlib.images import dequantize  # noqa: E402
-from flowlib.train import report  # noqa: E402
+from flowlib.evaluate import report  # noqa: E402
 
 FILES = sorted(results.RESULTS.glob("*.json"))
 SCHEMA = {"section": str, "name": str, "note": str, "unit": str, "bound": bool, "value": float, "spread": float,

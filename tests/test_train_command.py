@@ -7,7 +7,8 @@ import torch
 from PIL import Image
 
 from flowlib import AffineMap, Flow, Pixels, Uniform, data, load
-from flowlib.train import Config, pictures, report
+from flowlib.evaluate import report
+from flowlib.train import Config, pictures
 from flowlib.train.__main__ import chosen, main, parse
 from flowlib.train.models import CONFIGS, MODELS, build
 

@@ -1,4 +1,4 @@
-"""`python -m flowlib.train.evaluate`: bits/dim that are known, the tighter bound, and a round trip that can go wrong."""
+"""`python -m flowlib.evaluate`: bits/dim that are known, the tighter bound, and a round trip that can go wrong."""
 import json
 import math
 
@@ -7,8 +7,8 @@ import torch
 
 import flowlib as fl
 from flowlib.train import __main__ as train
-from flowlib.train import report
-from flowlib.train.evaluate import evaluate, main
+from flowlib.evaluate import report
+from flowlib.evaluate.__main__ import evaluate, main
 
 
 @pytest.fixture(scope="module")

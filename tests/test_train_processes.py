@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 
 from flowlib import RealNVP, load
 from flowlib.train import Config, ReverseKL
-from flowlib.train.batches import START, STEP, Batches, seed_all
+from flowlib.seeds import START, STEP, seed_all
+from flowlib.train.batches import Batches
 
 ROOT = Path(__file__).parents[1]
 

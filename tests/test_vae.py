@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import flowlib as fl
-from flowlib.nets import MLP
+from flowlib.nets.mlp import MLP
 from flowlib.vae import VAE, LinearGaussian, mlp, posterior
 
 D = torch.float64

@@ -28,7 +28,7 @@ def target(item):
 def public_names(package):
     """What `flowlib` exports; of a public module, what the module exports, as `checks.jacobian`, but for constants."""
     names = set()
-    for name in set(package.exports or []) - PRIVATE | (ON_THEIR_OWN & package.modules.keys()):
+    for name in set(package.exports or []) - PRIVATE | (ON_THEIR_OWN & package.members.keys()):
         item = target(package[name])
         inside = [inner for inner in item.exports or [] if inner in item.members] if item.is_module else []
         names |= {f"{name}.{inner}" for inner in inside if not target(item[inner]).is_attribute} or {name}

@@ -207,7 +207,7 @@ def kept(row: Row, seed: int) -> dict:
     if not (out / "metrics.json").exists():  # which is written at the end
         python(words[1:])
     if seed == row.seeds[0]:
-        python(["-m", "flowlib.train.evaluate", str(out), "--json", str(out / "evaluation.json")])
+        python(["-m", "flowlib.evaluate", str(out), "--json", str(out / "evaluation.json")])
         place.mkdir(parents=True, exist_ok=True)
         for file in ("model.safetensors", "model.json", "metrics.json", "evaluation.json"):
             shutil.copy(out / file, place / file)

@@ -5,14 +5,14 @@ import math
 
 from ..bases import StandardNormal
 from ..core import Compose, Flow, Inverse
+from ..elementwise.mixture import LogisticMixtureCDF
 from ..images.conv1x1 import InvertibleConv1x1
-from ..images.coupling import ImageCoupling
 from ..images.dequantize import Dequantize
 from ..images.multiscale import MultiScale, scale_shapes
 from ..images.norms import ActNorm
 from ..images.variational import VariationalDequantize
 from ..maps import Logit
-from ..mixture import LogisticMixtureCDF
+from .image import ImageCoupling
 
 __all__ = ["FlowPlusPlus"]
 

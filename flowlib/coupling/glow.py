@@ -5,14 +5,14 @@ import math
 
 from ..bases import StandardNormal
 from ..core import Compose, Flow
-from ..elementwise import Affine
+from ..elementwise.affine import Affine
 from ..images.conv1x1 import InvertibleConv1x1
-from ..images.coupling import ImageCoupling
 from ..images.dequantize import Dequantize
 from ..images.multiscale import MultiScale, scale_shapes
 from ..images.norms import ActNorm
 from ..maps import AffineMap
 from ..reversible import Reversible
+from .image import ImageCoupling
 
 __all__ = ["Glow"]
 

@@ -8,9 +8,9 @@ from torch import nn
 
 from ..bases import StandardLogistic
 from ..core import Bijection, Compose, Flow
-from ..elementwise import Additive
+from ..elementwise.affine import Additive
 from ..maps import Permutation
-from .coupling import Coupling
+from .vector import Coupling
 
 __all__ = ["DiagonalScale", "NICE"]
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 
 from ..bases import StandardNormal
 from ..core import Compose, Flow
-from ..elementwise import RationalQuadraticSpline
-from .coupling import Coupling
+from ..elementwise.spline import RationalQuadraticSpline
+from .vector import Coupling
 
 __all__ = ["NSF"]
 

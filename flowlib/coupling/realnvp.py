@@ -5,14 +5,14 @@ import math
 
 from ..bases import StandardNormal
 from ..core import Compose, Flow, Inverse
-from ..elementwise import Affine
-from ..images.coupling import ImageCoupling
+from ..elementwise.affine import Affine
 from ..images.dequantize import Dequantize
 from ..images.multiscale import MultiScale, scale_shapes
 from ..images.norms import ActNorm, BatchNorm
 from ..maps import Logit
 from ..reversible import Reversible
-from .coupling import Coupling
+from .image import ImageCoupling
+from .vector import Coupling
 
 __all__ = ["RealNVP", "RealNVPImage"]
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ..core import Bijection, Compose
-from ..elementwise import Affine
-from .convnets import ConvNet
+from ..elementwise.affine import Affine
+from ..nets.conv import ConvNet
 from .squeeze import Squeeze
 
 __all__ = ["MultiScale", "scale_shapes"]

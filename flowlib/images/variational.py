@@ -9,8 +9,8 @@ from torch.distributions import constraints
 
 from ..bases import StandardNormal
 from ..core import Bijection, Compose
-from ..elementwise import Affine
-from .coupling import ImageCoupling
+from ..coupling.image import ImageCoupling
+from ..elementwise.affine import Affine
 from .dequantize import off_edges
 
 __all__ = ["VariationalDequantize"]

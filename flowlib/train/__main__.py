@@ -1,7 +1,7 @@
 """`python -m flowlib.train --model realnvp --data mnist --out runs/mnist`: train a flow on images and report.
 
 Into the folder go the model (`flowlib.load` reads it), `metrics.json`, `samples.png`, `loss.png`, and `progress/`: samples and
-reconstructions at every validation. `python -m flowlib.train.evaluate runs/mnist` measures more closely. Under
+reconstructions at every validation. `python -m flowlib.evaluate runs/mnist` measures more closely. Under
 `accelerate launch -m flowlib.train ...` or `torchrun -m flowlib.train ...` the same runs in several processes.
 """
 from __future__ import annotations
@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 
 from .. import data
-from . import pictures, report
-from .batches import REPORT, START, seed_all
+from ..evaluate import report
+from ..seeds import REPORT, START, seed_all
+from . import pictures
 from .config import Config, TrainingError
 from .loop import fit
 from .models import CONFIGS, MODELS, build, settings

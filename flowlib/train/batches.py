@@ -1,32 +1,14 @@
-"""Data, their order and the random numbers of a run: the last two are functions of the seed and the step."""
+"""Data and their order, which is a function of the seed and the step."""
 from __future__ import annotations
 
 import functools
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..data import Data
+from ..seeds import ORDER, derive
 from .config import Config
-
-START, ORDER, STEP, VALIDATION, REPORT = range(5)  # streams of random numbers
-
-
-def derive(*numbers: int) -> int:
-    """A seed made of several numbers, far from those of their neighbours."""
-    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0])
-
-
-def seed_all(seed: int, stream: int, step: int = 0, rank: int = 0) -> None:
-    """Put torch's generators where this step of this process finds them, whatever ran before."""
-    torch.manual_seed(derive(seed, stream, step, rank))
-
-
-def device_of(module: nn.Module) -> torch.device:
-    """Where a module's weights (or buffers) are."""
-    return next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))
-
 
 def as_tensors(given, what: str) -> tuple[Tensor, ...] | None:
     """Samples, (samples, context) or a `Data` as a tuple of tensors of equal length; ValueError where they hold NaN."""

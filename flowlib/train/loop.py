@@ -16,7 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import saving
-from .batches import START, STEP, VALIDATION, Batches, as_tensors, device_of, seed_all
+from ..core import device_of
+from ..seeds import START, STEP, VALIDATION, seed_all
+from .batches import Batches, as_tensors
 from .checkpoint import find, load_run, save_run, writing
 from .config import Config, History, TrainingError
 from .objectives import NLL

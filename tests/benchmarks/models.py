@@ -21,7 +21,7 @@ SPLINE = {"num_bins": BINS, "tails": "linear", "tail_bound": BOX}  # as nflows, 
 
 
 class Net(nn.Sequential):
-    """The conditioner for libraries that take any network: flowlib.nets.MLP's layers, and a context that none uses."""
+    """The conditioner for libraries that take any network: flowlib.nets.mlp.MLP's layers, and a context that none uses."""
 
     def __init__(self, inputs, outputs, **_):
         a, b = HIDDEN

@@ -1,79 +1,15 @@
-"""Elementwise maps: increasing functions of one number whose parameters something else computes.
-
-They hold no parameters of their own. Each has `n_params`, and `forward(z, params)` and `inverse(x, params)` for z of any shape
-(...) and params (..., n_params), which return the value and the log-derivative *per element*; containers (`Elementwise`,
-`Coupling`, ...) sum over the event. With params of zero every map is the identity.
-"""
+"""Monotone rational quadratic splines of one number: the map of neural spline flows."""
 from __future__ import annotations
 
 import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from .core import Bijection
-from .saving import Recorded
+from ..saving import Recorded
 
-__all__ = ["Additive", "Affine", "Elementwise", "RationalQuadraticSpline"]
-
-
-class Additive(metaclass=Recorded):
-    """$x = z + t$ with log-derivative 0: the map of NICE (Dinh et al. 2015, arXiv:1410.8516, section 3.2).
-
-    Example:
-        >>> Additive().forward(torch.tensor([1.0]), torch.tensor([[2.0]]))
-        (tensor([3.]), tensor([0.]))
-    """
-
-    n_params = 1
-
-    def forward(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        """x and 0, elementwise."""
-        x = z + params.squeeze(-1)
-        return x, torch.zeros_like(x)
-
-    def inverse(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        """z and 0, elementwise."""
-        z = x - params.squeeze(-1)
-        return z, torch.zeros_like(z)
-
-
-class Affine(metaclass=Recorded):
-    r"""$x = z\,e^{s} + t$ with log-derivative s: the map of RealNVP (Dinh et al. 2017, arXiv:1605.08803, equation 7).
-
-    $s = a \tanh(\hat s / a)$ is bounded by $\pm a$ and symmetric, so that a layer can stretch and shrink alike but no weight,
-    however large, overflows it; deep flows stay finite both ways.
-
-    Args:
-        bound: a.
-
-    Raises:
-        ValueError: A bound that is not positive.
-
-    Example:
-        >>> Affine().forward(torch.tensor([1.0]), torch.tensor([[0.0, 2.0]]))
-        (tensor([3.]), tensor([0.]))
-    """
-
-    n_params = 2
-
-    def __init__(self, bound: float = 2.0):
-        if not bound > 0:
-            raise ValueError(f"bound must be positive, got {bound}")
-        self.bound = bound
-
-    def forward(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        """x and s, elementwise; params hold the raw log-scale, then the shift."""
-        raw, shift = params.movedim(-1, 0).unbind()
-        log_scale = self.bound * torch.tanh(raw / self.bound)
-        return z * log_scale.exp() + shift, log_scale
-
-    def inverse(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        """z and -s, elementwise."""
-        raw, shift = params.movedim(-1, 0).unbind()
-        log_scale = -self.bound * torch.tanh(raw / self.bound)
-        return (x - shift) * log_scale.exp(), log_scale
+__all__ = ["RationalQuadraticSpline"]
 
 
 class RationalQuadraticSpline(metaclass=Recorded):
@@ -158,47 +94,3 @@ class RationalQuadraticSpline(metaclass=Recorded):
         theta = (twice / (b + root.clamp(min=torch.finfo(x.dtype).tiny).sqrt())).clamp(0, 1)
         _, log_slope = self._piece(theta, s, d0, d1)
         return torch.where(outside, x, z0 + w * theta), torch.where(outside, 0.0, -log_slope)
-
-
-class Elementwise(Bijection):
-    r"""An elementwise map on every coordinate of a vector, with parameters of its own, or read from a context by one linear
-    map. $\log|\det| = \sum_i \ln f_i'(z_i)$. It moves each axis by itself: dependence must come from other layers.
-
-    Args:
-        dim: D.
-        elementwise: The map, such as `RationalQuadraticSpline()`.
-        context_dim: Width of a context, or None.
-
-    Example:
-        >>> from flowlib import Affine, Elementwise
-        >>> Elementwise(3, Affine())(torch.ones(3))[1]  # the identity at the start
-        tensor(0., grad_fn=<SumBackward1>)
-    """
-
-    def __init__(self, dim: int, elementwise, context_dim: int | None = None):
-        super().__init__()
-        if dim < 1:
-            raise ValueError(f"dim must be positive, got {dim}")
-        self.event_shape = self.latent_shape = (dim,)
-        self.elementwise, self.context_dim = elementwise, context_dim
-        self.params = nn.Parameter(torch.zeros(dim, elementwise.n_params))
-        if context_dim is not None:
-            self.shift = nn.Linear(context_dim, dim * elementwise.n_params, bias=False)
-            nn.init.zeros_(self.shift.weight)
-
-    def _broadcast(self, value, context):
-        self.check(value, self.event_shape, 1, self.params.dtype)
-        context = self.check_context(context, value.shape[:-1], self.params.dtype)
-        params = self.params
-        if context is not None:
-            params = params + self.shift(context).unflatten(-1, params.shape).to(value.dtype)
-        shape = torch.broadcast_shapes(value.shape, params.shape[:-1])
-        return value.expand(shape), params.expand(*shape, -1)
-
-    def forward(self, z, context=None):
-        x, log_slope = self.elementwise.forward(*self._broadcast(z, context))
-        return x, log_slope.sum(-1)
-
-    def inverse(self, x, context=None):
-        z, log_slope = self.elementwise.inverse(*self._broadcast(x, context))
-        return z, log_slope.sum(-1)

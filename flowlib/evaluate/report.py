@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..core import device_of
 from ..images.dequantize import bits_per_dim
 from ..saving import write_atomic
-from .batches import device_of
 
 ROWS = 10_000  # rows over which the dequantization noise is averaged: more draws of few images, one of many
 

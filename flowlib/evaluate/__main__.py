@@ -1,4 +1,4 @@
-"""`python -m flowlib.train.evaluate runs/mnist`: load the checkpoint of a run and measure it on the test images.
+"""`python -m flowlib.evaluate runs/mnist`: load the checkpoint of a run and measure it on the test images.
 
 Bits per dimension twice, both upper bounds: with one draw of the dequantization noise an image, as in training, and
 importance-weighted over several, which is tighter. Then the round trip: encode, decode, compare.
@@ -12,10 +12,11 @@ from pathlib import Path
 
 import torch
 
-from .. import data, importance
+from .. import data
 from ..images.dequantize import bits_per_dim
 from ..saving import load
-from .batches import REPORT, seed_all
+from ..seeds import REPORT, seed_all
+from . import importance
 from .report import round_trip, write_metrics
 
 __all__ = ["evaluate", "main"]
@@ -41,7 +42,7 @@ def evaluate(flow, x: torch.Tensor, draws: int = 16, images: int = 1000) -> dict
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m flowlib.train.evaluate", description="Load the model of a run "
+    parser = argparse.ArgumentParser(prog="python -m flowlib.evaluate", description="Load the model of a run "
                                      "and print its bits per dimension, importance-weighted too, and the error of encoding "
                                      "and decoding.")
     add = parser.add_argument

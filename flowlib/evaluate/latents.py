@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor
 
-from .images.multiscale import MultiScale
+from ..images.multiscale import MultiScale
 
 __all__ = ["directions", "linear", "manifold", "resample", "spherical"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..core import Bijection
-from ..nets import MLP
+from ..nets.mlp import MLP
 
 __all__ = ["Coupling"]
 

@@ -2,7 +2,7 @@
 
 Two kinds of interactive figure, both one HTML output that works in Jupyter, in Colab and on a static page opened from disk,
 by mouse, touch and keyboard, without any network: `frames` turns over pictures drawn beforehand by matplotlib, `demo` runs
-one of the small scripts in `flowlib/demos/`, which draw SVG. Both are the same text whenever the same cell runs again.
+one of the small scripts in `flowlib/teach/demos/`, which draw SVG. Both are the same text whenever the same cell runs again.
 """
 from __future__ import annotations
 
@@ -241,7 +241,7 @@ def frames(draw: Callable, values: Sequence, *, label: str, alt: str | Callable,
 
 
 def demo(name: str, *, alt: str, controls: dict, data: dict | None = None, size: tuple[int, int] = (400, 380)):
-    """A figure drawn in the browser by `flowlib/demos/<name>.js`, again at every movement of its controls.
+    """A figure drawn in the browser by `flowlib/teach/demos/<name>.js`, again at every movement of its controls.
 
     The script is a function `(pen, values, data) => sentence`: it draws with the pen (see `pen.js` beside it) what the
     controls' values say, and returns a sentence, which becomes the text below the picture and its alternative text.

@@ -4,8 +4,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .numerics import log_mixture_cdf, solve_monotone
-from .saving import Recorded
+from ..numerics import log_mixture_cdf, solve_monotone
+from ..saving import Recorded
 
 __all__ = ["LogisticMixtureCDF"]
 

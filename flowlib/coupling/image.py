@@ -5,8 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from ..core import Bijection
-from .convnets import NETS
-from .squeeze import checkerboard
+from ..images.squeeze import checkerboard
+from ..nets.conv import NETS
 
 __all__ = ["ImageCoupling"]
 

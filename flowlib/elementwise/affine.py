@@ -1,0 +1,67 @@
+"""Shifts and affine maps of one number: the maps of NICE and RealNVP."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..saving import Recorded
+
+__all__ = ["Additive", "Affine"]
+
+
+class Additive(metaclass=Recorded):
+    """$x = z + t$ with log-derivative 0: the map of NICE (Dinh et al. 2015, arXiv:1410.8516, section 3.2).
+
+    Example:
+        >>> Additive().forward(torch.tensor([1.0]), torch.tensor([[2.0]]))
+        (tensor([3.]), tensor([0.]))
+    """
+
+    n_params = 1
+
+    def forward(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        """x and 0, elementwise."""
+        x = z + params.squeeze(-1)
+        return x, torch.zeros_like(x)
+
+    def inverse(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        """z and 0, elementwise."""
+        z = x - params.squeeze(-1)
+        return z, torch.zeros_like(z)
+
+
+class Affine(metaclass=Recorded):
+    r"""$x = z\,e^{s} + t$ with log-derivative s: the map of RealNVP (Dinh et al. 2017, arXiv:1605.08803, equation 7).
+
+    $s = a \tanh(\hat s / a)$ is bounded by $\pm a$ and symmetric, so that a layer can stretch and shrink alike but no weight,
+    however large, overflows it; deep flows stay finite both ways.
+
+    Args:
+        bound: a.
+
+    Raises:
+        ValueError: A bound that is not positive.
+
+    Example:
+        >>> Affine().forward(torch.tensor([1.0]), torch.tensor([[0.0, 2.0]]))
+        (tensor([3.]), tensor([0.]))
+    """
+
+    n_params = 2
+
+    def __init__(self, bound: float = 2.0):
+        if not bound > 0:
+            raise ValueError(f"bound must be positive, got {bound}")
+        self.bound = bound
+
+    def forward(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        """x and s, elementwise; params hold the raw log-scale, then the shift."""
+        raw, shift = params.movedim(-1, 0).unbind()
+        log_scale = self.bound * torch.tanh(raw / self.bound)
+        return z * log_scale.exp() + shift, log_scale
+
+    def inverse(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        """z and -s, elementwise."""
+        raw, shift = params.movedim(-1, 0).unbind()
+        log_scale = -self.bound * torch.tanh(raw / self.bound)
+        return (x - shift) * log_scale.exp(), log_scale

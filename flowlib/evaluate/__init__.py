@@ -1,0 +1,1 @@
+"""What a fitted flow is worth: bits per dimension, importance weights, baselines, latents, the round trip."""

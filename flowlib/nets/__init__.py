@@ -1,0 +1,1 @@
+"""Conditioners: the neural networks that compute a layer's parameters. They need not be invertible."""
