@@ -18,11 +18,11 @@ POSITIVE = constraints.independent(constraints.positive, 1)
 UNIT_CUBE = constraints.independent(constraints.unit_interval, 1)
 
 
-def _inside(p: Tensor) -> Tensor:
+def _inside(p: Tensor, least: float | None = None) -> Tensor:
     """Probabilities moved into the open interval by the least step: a uniform draw can be 0 exactly, whose quantile is
     infinite."""
     limits = torch.finfo(p.dtype)
-    return p.clamp(limits.tiny, 1 - limits.eps / 2)
+    return p.clamp(limits.tiny if least is None else least, 1 - limits.eps / 2)
 
 
 class AffineMap(Bijection):
@@ -136,7 +136,7 @@ class InverseCDF(Bijection):
     F'(x_i)$. Cost: that of the distribution's `icdf` (forward) and `cdf` (inverse).
 
     z is a number, and near 1 numbers lie coarser than near 0: on the right x comes back up to the quantile of the number
-    before 1 (5.4 standard deviations in float32, 8.2 in float64) and is that quantile beyond. On the left a Normal comes back
+    before 1 (5.3 standard deviations in float32, 8.2 in float64) and is that quantile beyond. On the left a Normal comes back
     to 12.9 in float32 and 37.5 in float64, other laws as far as their `cdf` does.
 
     Args:
@@ -178,19 +178,18 @@ class InverseCDF(Bijection):
     def forward(self, z, context=None):
         distribution = self.distribution
         outside = (z < 0) | (z > 1)
-        p = _inside(z)
         if self.kind is Normal:
-            x = distribution.loc + distribution.scale * torch.special.ndtri(p)
-        else:
-            x = distribution.icdf(p)
+            x = distribution.loc + distribution.scale * torch.special.ndtri(_inside(z))
+        else:  # formulas that tell 0 from no smaller number
+            x = distribution.icdf(_inside(z, torch.finfo(z.dtype).eps / 2))
         return x, (-distribution.log_prob(x)).masked_fill(outside, -torch.inf).sum(-1)
 
     def inverse(self, x, context=None):
         distribution = self.distribution
         outside = ~distribution.support.check(x) & ~x.isnan()
         x = torch.where(outside, distribution.icdf(torch.full_like(x, 0.5)), x)
-        if self.kind is Normal:
-            z = torch.special.ndtr((x - distribution.loc) / distribution.scale)
+        if self.kind is Normal:  # torch's own subtracts from 1, on the left too
+            z = 0.5 * torch.erfc((distribution.loc - x) / (math.sqrt(2) * distribution.scale))
         else:
             z = distribution.cdf(x)
         return z, distribution.log_prob(x).masked_fill(outside, -torch.inf).sum(-1)

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from ..core import Bijection, declared_context
 from ..images.squeeze import checkerboard
 from ..nets.conv import NETS
-from ..numerics import tame
 
 __all__ = ["ImageCoupling"]
 
@@ -59,7 +58,7 @@ class ImageCoupling(Bijection):
 
     def _params(self, kept, context):
         """(..., moved channels, H, W, n_params); the network may run in bfloat16, the map and its log-det do not."""
-        return self.net(tame(kept), context).unflatten(-3, (-1, self.elementwise.n_params)).movedim(-3, -1).to(kept.dtype)
+        return self.net(kept, context).unflatten(-3, (-1, self.elementwise.n_params)).movedim(-3, -1).to(kept.dtype)
 
     def _to_pixels(self, context, size):
         """(..., K) the same at every pixel; (..., K, H', W') averaged down to this layer's size, as on a coarser scale."""

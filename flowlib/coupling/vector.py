@@ -6,7 +6,6 @@ import torch
 
 from ..core import Bijection
 from ..nets.mlp import MLP
-from ..numerics import tame
 
 __all__ = ["Coupling"]
 
@@ -55,7 +54,7 @@ class Coupling(Bijection):
         kept, moved = (last, first) if self.swap else (first, last)
         # (..., moved, n_params), in memory the other way round, so that each parameter lies together for all coordinates;
         # under autocast the network is bfloat16, the map and its log-det are not
-        params = self.net(tame(kept), context).to(value.dtype).unflatten(-1, (self.elementwise.n_params, -1)).mT
+        params = self.net(kept, context).to(value.dtype).unflatten(-1, (self.elementwise.n_params, -1)).mT
         if context is not None:  # which may have brought batch axes
             kept, moved = (part.expand(*params.shape[:-2], -1) for part in (kept, moved))
         moved, log_slope = g(moved, params)
