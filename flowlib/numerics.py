@@ -20,6 +20,8 @@ from .core import InversionError
 __all__ = ["log_mixture_cdf", "log_ndtr", "log_ndtri", "log_softplus", "solve_monotone", "sqrt_softplus"]
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+HALF = (torch.float16, torch.bfloat16)
+LARGEST = {dtype: torch.finfo(dtype).max ** 0.75 for dtype in (*HALF, torch.float32, torch.float64)}
 
 
 # --- range and precision ----------------------------------------------------------------------------------------------
@@ -28,8 +30,13 @@ HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 def tame(value: Tensor) -> Tensor:
     """`value` within the range where sums of products with it stay finite: up to the largest number to the power 3/4, 1e28
     in float32. Beyond, it saturates: an overflow would become infinity minus infinity, and a density NaN instead of zero."""
-    largest = torch.finfo(value.dtype).max ** 0.75
+    largest = LARGEST[value.dtype]
     return value.clamp(-largest, largest)
+
+
+def reduced(value: Tensor) -> bool:
+    """Whether torch would compute with `value` in 16 bits. Where it would not, layers take a way without any conversion."""
+    return value.dtype in HALF or torch.is_autocast_enabled(value.device.type)
 
 
 def full_precision(value: Tensor):
@@ -40,7 +47,7 @@ def full_precision(value: Tensor):
 
 def wide(value: Tensor) -> Tensor:
     """`value` in float32 at least: torch has no linear algebra for 16 bits. Round the result with `.to(dtype)`."""
-    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+    return value.float() if value.dtype in HALF else value
 
 
 # --- roots ------------------------------------------------------------------------------------------------------------
