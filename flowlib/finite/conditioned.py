@@ -42,7 +42,7 @@ class Conditioned(Bijection):
                 self.linear.bias.copy_(start)
 
     def _params(self, context: Tensor | None) -> Tensor:
-        return self.params if self.context_dim is None else self.linear(context)
+        return self.params if self.context_shape is None else self.linear(context)
 
     def _run(self, move, value, context):
         if not reduced(value):
