@@ -36,13 +36,14 @@ def tame(value: Tensor) -> Tensor:
 
 def reduced(value: Tensor) -> bool:
     """Whether torch would compute with `value` in 16 bits. Where it would not, layers take a way without any conversion."""
-    return value.dtype in HALF or torch.is_autocast_enabled(value.device.type)
+    device = value.device.type
+    return value.dtype in HALF or device != "meta" and torch.is_autocast_enabled(device)  # meta has no autocast
 
 
 def full_precision(value: Tensor):
     """A context outside of autocast; free of charge where there is none."""
     device = value.device.type
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+    return torch.autocast(device, enabled=False) if device != "meta" and torch.is_autocast_enabled(device) else nullcontext()
 
 
 def wide(value: Tensor) -> Tensor:
