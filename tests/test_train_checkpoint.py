@@ -22,14 +22,7 @@ ROOT = Path(__file__).parents[1]
 COMMAND = ["--model", "nice-flat", "--data", "digits", "--steps", "1200", "--layers", "2", "--hidden", "16",
            "--patience", "99"]
 fit = functools.partial(fit, cpu=True, progress=False)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def steps_done(folder):
