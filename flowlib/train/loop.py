@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .. import saving
 from ..data import Data
 from ..seeds import kept_random_state
 from .batches import as_tensors
-from .checkpoint import find
+from .checkpoint import claimed, find, writing
 from .config import Config, History
 from .objectives import NLL
 from .processes import launched_precision, processes
@@ -92,7 +93,7 @@ def fit(flow: nn.Module, train: Samples, val: Samples = None, *, config: Config 
     precision, out = precision or launched_precision(), None if out is None else Path(out)
     checkpoint = find(out, resume)
 
-    with processes(cpu) as here, kept_random_state(here.device):
+    with processes(cpu) as here, kept_random_state(here.device), claimed(out if here.is_main_process else None, checkpoint):
         run = Run(flow, objective, config, train, val, here, out, precision)
         try:
             run.begin(optimizer, compile, checkpoint)
@@ -112,6 +113,9 @@ def fit(flow: nn.Module, train: Samples, val: Samples = None, *, config: Config 
             raise
         finally:
             run.leave()
+        if checkpoint is not None and here.is_main_process:  # the model's files, whatever has become of them since
+            with writing(out, run.history.best_step):
+                saving.save(flow, out)
     return run.history
 
 
