@@ -48,7 +48,7 @@ def test_an_accelerator_before_and_after_keeps_its_choice():
 
 def test_threads_and_other_generators_stay(monkeypatch):
     flow = small()
-    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("the generators of a GPU that is not used"))
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", lambda seed: pytest.fail("a GPU that is not used was seeded"))
     fit(flow, blob()[0], blob(9)[0], steps=2)
     with pytest.raises(KeyError), processes(True):
         torch.set_num_threads(2)
@@ -70,7 +70,8 @@ def test_seeds_of_a_device(monkeypatch):
     with kept_random_state(device):
         seed_all(3, STEP, 7, device=device)
         drawn = torch.rand(3)
-    assert calls == [("seed", derive(3, STEP, 7, 0)), ("put back", "state")] and torch.equal(torch.get_rng_state(), before)
+    assert calls == [("seed", derive(3, STEP, 7, 0)), ("put back", "state")]
+    assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(derive(3, STEP, 7, 0))
     assert torch.equal(torch.rand(3), drawn)
     torch.set_rng_state(before)
