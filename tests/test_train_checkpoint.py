@@ -264,10 +264,18 @@ def test_only_the_same_run_is_resumed(tmp_path):
     x = torch.randn(300, 2)
     with pytest.raises(ValueError, match="another data content; a resumed run keeps them"):
         fit(make(), x[:200], x[200:], steps=40, batch_size=64, eval_every=8, out=tmp_path / "a", resume=True)
-    with pytest.raises(ValueError, match="another settings: optimizer was AdamW, is SGD"):
+    with pytest.raises(ValueError, match="another optimizer"):
         train(tmp_path / "a", resume=True, optimizer=torch.optim.SGD)
-    with pytest.raises(ValueError, match="another settings: precision was None, is bf16"):
+    with pytest.raises(ValueError, match="another precision: was None, is bf16"):
         train(tmp_path / "a", resume=True, precision="bf16")
+
+
+def test_an_optimizer_is_resumed_with_its_settings(tmp_path):
+    options = {"optimizer": lambda groups: torch.optim.SGD(groups, momentum=0.9)}
+    interrupted(tmp_path / "a", **options)
+    with pytest.raises(ValueError, match="another optimizer: momentum was 0.9, is 0.5"):
+        train(tmp_path / "a", resume=True, optimizer=lambda groups: torch.optim.SGD(groups, momentum=0.5))
+    train(tmp_path / "a", resume=True, **options)
     with pytest.raises(FileExistsError, match="is not empty"):
         train(tmp_path / "a")
 

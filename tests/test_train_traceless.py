@@ -23,6 +23,11 @@ def test_each_fit_chooses_its_device_anew(monkeypatch):
         with processes(cpu) as here:
             assert here.device.type == expected and here.num_processes == 1
         assert not PartialState._shared_state
+    PartialState()  # the user's own, on the GPU
+    with processes(True) as here:
+        assert here.device.type == "cpu"
+    assert PartialState().device == gpu
+    PartialState._shared_state.clear()
     flow = small()
     history = fit(flow, blob()[0], steps=2)  # on the CPU, by its argument
     assert history.device.startswith("cpu")

@@ -114,7 +114,7 @@ def save_run(folder: Path, facts: dict, objective: nn.Module, optimizer, average
     }
     tensors = {f"{group}/{name}": t for group, members in groups.items() for name, t in members.items()}
     counts = {name: value for name, value in moments.items() if not isinstance(value, Tensor)}
-    write(folder / NAME, tensors, {**facts, "history": record, "optimizer": counts})
+    write(folder / NAME, tensors, {**facts, "history": record, "counts": counts})
 
 
 def load_run(path: Path, facts: dict, objective: nn.Module, optimizer, average: list[Tensor]) -> tuple[dict, History]:
@@ -140,7 +140,7 @@ def load_run(path: Path, facts: dict, objective: nn.Module, optimizer, average: 
     except RuntimeError as error:
         raise ValueError(f"{path} belongs to a run with another model: {error}") from error
     state: dict[int, dict] = {}
-    for name, value in {**groups.get("optimizer", {}), **saved["optimizer"]}.items():  # empty before the first step
+    for name, value in {**groups.get("optimizer", {}), **saved["counts"]}.items():  # empty before the first step
         index, _, moment = name.partition(".")
         state.setdefault(int(index), {})[moment] = value
     weights = [p for group in optimizer.param_groups for p in group["params"]]

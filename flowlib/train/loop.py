@@ -77,7 +77,7 @@ def fit(flow: nn.Module, train: Samples, val: Samples = None, *, config: Config 
         ValueError: Data that are no tensors, hold NaN or infinity, do not fit the flow, or have labels that it needs as
             a context; settings that make no sense or are not those of the run to resume; a damaged checkpoint.
         FileExistsError: `out` holds something and `resume` is False.
-        OSError: A checkpoint could not be written; the one before it is kept.
+        OSError: A checkpoint could not be written; the one before it is kept. Or another run is at work in `out`.
         TrainingError: A loss or gradient that is not finite (named by its step), or a loss that has grown far beyond
             its start. The flow and `out` keep the last good weights.
 

@@ -74,7 +74,9 @@ class Run:
             "model": saving.structure(self.flow), "config": asdict(self.config),
             "data": self.train and [list(t.shape) for t in self.train],
             "data content": {"training": digest(self.train), "validation": digest(self.val)},
-            "settings": {"precision": self.precision, "optimizer": type(self.optimizer).__name__}}
+            "precision": self.precision,
+            "optimizer": {"name": type(self.optimizer).__name__,
+                          **({} if make_optimizer is None else _plain(self.optimizer.defaults))}}
         if checkpoint is None:
             self._try_first_batch()
         else:
@@ -269,6 +271,12 @@ def _describe(here) -> str:
     name = (torch.cuda.get_device_name(here.device) if here.device.type == "cuda" else
             f"{here.device.type}, threads: {torch.get_num_threads()}")
     return f"{name}, processes: {here.num_processes}" if here.num_processes > 1 else name
+
+
+def _plain(settings: dict) -> dict:
+    """What JSON can hold of an optimizer's settings, but for the learning rate, which is the schedule's."""
+    return {name: value for name, value in settings.items()
+            if name != "lr" and isinstance(value, bool | int | float | str | tuple | None)}
 
 
 def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
