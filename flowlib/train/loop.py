@@ -88,6 +88,8 @@ def fit(flow: nn.Module, train, val=None, *, out: str | Path | None = None, obje
     facts = {"config": asdict(config), "data": train and [list(t.shape) for t in train]}
     out = None if out is None else Path(out)
     checkpoint = find(out, resume)
+    if out is not None:
+        saving.check_saveable(flow)  # now, not after hours
 
     # Processes and devices. What is wrapped is the objective, not the flow: see objectives.py.
     accelerator = _accelerator(cpu, config.accumulate)

@@ -1,0 +1,48 @@
+"""Numbers that constructors take: tensors, arrays, lists and plain numbers, all by one rule."""
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["constants", "holds"]
+
+
+def constants(owner: str, **values: Any) -> list[Tensor]:
+    """Copies of the arguments of a class `owner` as floating-point tensors of one dtype on one device.
+
+    Floating-point tensors say which dtype; all else (arrays, lists, numbers, tensors of integers) becomes that, or torch's
+    default. The copies are constants: a tensor that wants a gradient would not get one, so it is refused.
+
+    Raises:
+        ValueError: What holds no real numbers, or a tensor that requires a gradient.
+
+    Example:
+        >>> constants("Uniform", low=[0, 0], high=torch.tensor([1, 2]))
+        [tensor([0., 0.]), tensor([1., 2.])]
+    """
+    tensors = {name: v for name, v in values.items() if isinstance(v, Tensor)}
+    for name, tensor in tensors.items():
+        if tensor.requires_grad:
+            raise ValueError(f"{owner} copies its arguments, so {name} would not be trained: give {name}.detach()")
+    floating = [t.dtype for t in tensors.values() if t.is_floating_point()]
+    dtype = torch.get_default_dtype() if not floating else max(floating, key=lambda d: torch.finfo(d).bits)
+    device = next((t.device for t in tensors.values()), None)
+    made = []
+    for name, value in values.items():
+        try:
+            tensor = torch.as_tensor(value, device=device)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"{owner} takes numbers or a tensor as {name}, got {value!r}") from error
+        if tensor.is_complex():
+            raise ValueError(f"{owner} takes real numbers as {name}, got {tensor.dtype}")
+        if not isinstance(value, Tensor):
+            tensor = torch.as_tensor(value, dtype=dtype, device=device)  # anew: 0.1 by way of float32 is no 0.1 in float64
+        made.append(tensor.to(dtype).clone())
+    return made
+
+
+def holds(condition: Tensor) -> bool:
+    """Whether a condition holds in every entry. Tensors of the meta device have no values, so nothing can be said against."""
+    return condition.is_meta or bool(condition.all())
