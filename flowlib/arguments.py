@@ -1,12 +1,13 @@
-"""Numbers that constructors take: tensors, arrays, lists and plain numbers, all by one rule."""
+"""What callers may write: numbers as tensors, arrays, lists or plain numbers; and how many to draw. All by one rule."""
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["constants", "holds"]
+__all__ = ["batch_shape", "constants", "holds", "number_of_draws"]
 
 
 def constants(owner: str, **values: Any) -> list[Tensor]:
@@ -46,3 +47,29 @@ def constants(owner: str, **values: Any) -> list[Tensor]:
 def holds(condition: Tensor) -> bool:
     """Whether a condition holds in every entry. Tensors of the meta device have no values, so nothing can be said against."""
     return condition.is_meta or bool(condition.all())
+
+
+def number_of_draws(n: int) -> int:
+    """n, which is ValueError for what is no integer or negative.
+
+    Example:
+        >>> number_of_draws(0)
+        0
+    """
+    try:
+        number = operator.index(n)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise ValueError(f"how many to draw is an integer that is not negative, got {n!r}")
+    return number
+
+
+def batch_shape(batch: int | tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of a batch of draws: a tuple of numbers, or one number.
+
+    Example:
+        >>> batch_shape(5), batch_shape((0, 3))
+        ((5,), (0, 3))
+    """
+    return tuple(map(number_of_draws, batch if isinstance(batch, (tuple, list)) else (batch,)))

@@ -7,14 +7,13 @@ A base has `event_shape`, `log_prob(z)` in nats, and two ways to draw: `rsample(
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from .arguments import constants, holds
+from .arguments import batch_shape, constants, holds
 from .saving import Recorded
 
 __all__ = ["Base", "ConditionalNormal", "GaussianMixture", "StandardLogistic", "StandardNormal", "Uniform"]
@@ -73,13 +72,7 @@ class Base(nn.Module, metaclass=Recorded):
 
     def _shape(self, batch: Batch) -> tuple[int, ...]:
         """(*batch, *event_shape)."""
-        try:
-            batch = tuple(operator.index(n) for n in (batch if isinstance(batch, (tuple, list)) else (batch,)))
-        except TypeError:
-            batch = (-1,)
-        if any(n < 0 for n in batch):
-            raise ValueError("how many to draw is an integer that is not negative, or a tuple of such")
-        return (*batch, *self.event_shape)
+        return (*batch_shape(batch), *self.event_shape)
 
     def _sum(self, terms: Tensor) -> Tensor:
         return terms.sum(tuple(range(-len(self.event_shape), 0))) if self.event_shape else terms
