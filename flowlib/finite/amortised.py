@@ -31,11 +31,8 @@ class Amortised(Bijection):
                 self.linear.bias.copy_(start)
 
     def _params(self, value: Tensor, context: Tensor | None) -> Tensor:
-        """(n,), or (..., n) for a context; ValueError where input or context do not fit."""
-        weight = self.params if self.context_dim is None else self.linear.weight
-        self.check(value, self.event_shape, 1, weight.dtype)
-        context = self.check_context(context, value.shape[:-1], weight.dtype)
-        return self.params if context is None else self.linear(context).to(value.dtype)
+        """(n,), or (..., n) for a context."""
+        return self.params if self.context_shape is None else self.linear(context).to(value.dtype)
 
 
 def check_dim(dim: int) -> None:

@@ -82,11 +82,8 @@ class Householder(Bijection):
         else:
             self.linears = nn.ModuleList(nn.Linear(context_dim if t == 0 else dim, dim) for t in range(reflections))
 
-    def _vectors(self, value, context):
-        dtype = next(self.parameters()).dtype
-        self.check(value, self.event_shape, 1, dtype)
-        context = self.check_context(context, value.shape[:-1], dtype)
-        if context is None:
+    def _vectors(self, context):
+        if self.context_shape is None:
             return self.vectors
         vectors = [self.linears[0](context)]
         for linear in self.linears[1:]:
@@ -95,7 +92,7 @@ class Householder(Bijection):
 
     def _reflect(self, value, context, backwards):
         with torch.autocast(value.device.type, enabled=False):
-            out = reflect(value, self._vectors(value, context), backwards)
+            out = reflect(value, self._vectors(context), backwards)
         return out, out.new_zeros(out.shape[:-1])
 
     def forward(self, z, context=None):
