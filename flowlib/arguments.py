@@ -57,11 +57,11 @@ def number_of_draws(n: int) -> int:
         0
     """
     try:
-        number = operator.index(n)
+        number = -1 if isinstance(n, bool) else operator.index(n)
     except TypeError:
         number = -1
     if number < 0:
-        raise ValueError(f"how many to draw is an integer that is not negative, got {n!r}")
+        raise ValueError(f"the number of draws is an integer that is not negative, got {n!r}")
     return number
 
 

@@ -2,7 +2,7 @@
 
 A base has `event_shape`, `log_prob(z)` in nats, and two ways to draw: `rsample(batch)` keeps gradients, and
 `sample(batch, temperature)` scales the deviation from the centre, where there is a centre to deviate from. A base that has a
-`context_dim` reads a context too, which the flow hands on to it.
+`context_shape` reads a context too, which the flow hands on to it.
 """
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from .arguments import batch_shape, constants, holds
+from .core import check_tensor
 from .saving import Recorded
 
 __all__ = ["Base", "ConditionalNormal", "GaussianMixture", "StandardLogistic", "StandardNormal", "Uniform"]
@@ -28,7 +29,8 @@ class Base(nn.Module, metaclass=Recorded):
 
     Attributes:
         event_shape: The shape of one latent.
-        context_dim: Width C of the context (..., C) that the base reads, or None. Only a base that has one is given a context.
+        context_shape: The shape of one context that the base reads, such as (C,), or None. Only a base that has one is given
+            a context.
 
     Example:
         >>> class Exponential(Base):
@@ -42,7 +44,7 @@ class Base(nn.Module, metaclass=Recorded):
     """
 
     event_shape: tuple[int, ...]
-    context_dim: int | None = None
+    context_shape: tuple[int, ...] | None = None
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats, of shape `z.shape[:-len(event_shape)]`; -inf outside the support."""
@@ -59,7 +61,7 @@ class Base(nn.Module, metaclass=Recorded):
         Args:
             batch: The axes before the event, or one number.
             temperature: Factor of the deviation from the centre; 1 for a base that has none.
-            context: (..., C), broadcast against `batch`, for a base with a `context_dim`.
+            context: Broadcast against `batch`, for a base with a `context_shape`.
             generator: Where the random numbers come from, on the base's device; torch's own where None.
 
         Raises:
@@ -253,7 +255,7 @@ class ConditionalNormal(Base):
         context_dim: Width C of the context.
 
     Raises:
-        ValueError: A missing context.
+        ValueError: A missing context, or one that does not fit.
 
     Example:
         >>> from flowlib import ConditionalNormal, Coupling, Affine, Flow
@@ -268,7 +270,7 @@ class ConditionalNormal(Base):
         super().__init__()
         if dim < 1 or context_dim < 1:
             raise ValueError(f"dim and context_dim must be positive, got {dim} and {context_dim}")
-        self.event_shape, self.context_dim = (dim,), context_dim
+        self.event_shape, self.context_shape = (dim,), (context_dim,)
         self.linear = nn.Linear(context_dim, 2 * dim)
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
@@ -276,7 +278,11 @@ class ConditionalNormal(Base):
     def _moments(self, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and log-scale, (..., D)."""
         if context is None:
-            raise ValueError(f"ConditionalNormal was built with context_dim={self.context_dim} and needs a context")
+            raise ValueError(f"ConditionalNormal reads a context of shape (..., {self.linear.in_features}), and was given none")
+        check_tensor(context, "ConditionalNormal", self.linear.weight.dtype, "a context")
+        if context.shape[-1:] != self.context_shape:
+            raise ValueError(f"ConditionalNormal expected a context of shape (..., {self.linear.in_features}), "
+                             f"got {tuple(context.shape)}")
         mean, raw = self.linear(context).to(self.linear.weight.dtype).chunk(2, -1)
         return mean, self.bound * torch.tanh(raw / self.bound)
 
