@@ -355,7 +355,11 @@ def load(folder: str | os.PathLike) -> Any:
     from safetensors.torch import load as from_bytes
 
     folder = Path(folder)
-    structure, weights = ((folder / name).read_bytes() for name in ("model.json", "model.safetensors"))
+    files = folder / "model.json", folder / "model.safetensors"
+    for file in files:
+        if not file.is_file():  # nor a pipe, which would be read for ever
+            raise FileNotFoundError(f"there is no file {file}")
+    structure, weights = (file.read_bytes() for file in files)
     try:
         structure, tensors = json.loads(structure), from_bytes(weights)
         if structure["format"] != FORMAT:
