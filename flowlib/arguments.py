@@ -1,20 +1,22 @@
 """What callers may write: numbers as tensors, arrays, lists or plain numbers; and how many to draw. All by one rule."""
 from __future__ import annotations
 
+import inspect
 import operator
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
-__all__ = ["batch_shape", "constants", "holds", "number_of_draws"]
+__all__ = ["batch_shape", "constants", "distribution_arguments", "holds", "number_of_draws"]
 
 
 def constants(owner: str, **values: Any) -> list[Tensor]:
     """Copies of the arguments of a class `owner` as floating-point tensors of one dtype on one device.
 
-    Floating-point tensors say which dtype; all else (arrays, lists, numbers, tensors of integers) becomes that, or torch's
-    default. The copies are constants: a tensor that wants a gradient would not get one, so it is refused.
+    Floating-point tensors say which dtype; all else (arrays, lists, numbers, tensors of integers) becomes that, or
+    torch's default. The copies are constants: a tensor that wants a gradient would not get one, so it is refused.
 
     Raises:
         ValueError: What holds no real numbers, or a tensor that requires a gradient.
@@ -39,13 +41,25 @@ def constants(owner: str, **values: Any) -> list[Tensor]:
         if tensor.is_complex():
             raise ValueError(f"{owner} takes real numbers as {name}, got {tensor.dtype}")
         if not isinstance(value, Tensor):
-            tensor = torch.as_tensor(value, dtype=dtype, device=device)  # anew: 0.1 by way of float32 is no 0.1 in float64
+            # anew: 0.1 by way of float32 would be no 0.1 in float64
+            tensor = torch.as_tensor(value, dtype=dtype, device=device)
         made.append(tensor.to(dtype).clone())
     return made
 
 
+def distribution_arguments(distribution: Distribution) -> dict[str, Tensor]:
+    """The arguments that a `torch.distributions` object was made with, of several parametrisations it may know.
+
+    Example:
+        >>> distribution_arguments(torch.distributions.Exponential(torch.tensor(2.0)))
+        {'rate': tensor(2.)}
+    """
+    names = inspect.signature(type(distribution).__init__).parameters
+    return {name: getattr(distribution, name) for name in names if name in distribution.arg_constraints}
+
+
 def holds(condition: Tensor) -> bool:
-    """Whether a condition holds in every entry. Tensors of the meta device have no values, so nothing can be said against."""
+    """Whether a condition holds in every entry. Tensors of the meta device have no values to say no with."""
     return condition.is_meta or bool(condition.all())
 
 

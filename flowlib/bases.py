@@ -1,8 +1,8 @@
 """Base distributions: what z is drawn from. Modules with buffers, so that `.to(device)` and `.double()` move sampling too.
 
 A base has `event_shape`, `log_prob(z)` in nats, and two ways to draw: `rsample(batch)` keeps gradients, and
-`sample(batch, temperature)` scales the deviation from the centre, where there is a centre to deviate from. A base that has a
-`context_shape` reads a context too, which the flow hands on to it.
+`sample(batch, temperature)` scales the deviation from the centre, where there is a centre to deviate from. A base that
+has a `context_shape` reads a context too, which the flow hands on to it.
 """
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Batch = int | tuple[int, ...]
 
 
 class Base(nn.Module, metaclass=Recorded):
-    """The distribution of a flow's latents. A base of your own sets `event_shape` and defines `log_prob` and `rsample`, or
-    `sample` where there is no reparameterised way to draw.
+    """The distribution of a flow's latents. A base of your own sets `event_shape` and defines `log_prob` and `rsample`,
+    or `sample` where there is no reparameterised way to draw.
 
     Attributes:
         event_shape: The shape of one latent.
-        context_shape: The shape of one context that the base reads, such as (C,), or None. Only a base that has one is given
-            a context.
+        context_shape: The shape of one context that the base reads, such as (C,), or None. Only a base that has one is
+            given a context.
 
     Example:
         >>> class Exponential(Base):
@@ -68,7 +68,8 @@ class Base(nn.Module, metaclass=Recorded):
             ValueError: A number of draws that is no integer or is negative, or a temperature that does not fit.
         """
         if temperature != 1:
-            raise ValueError(f"{type(self).__name__} has no one centre to scale around: temperature must be 1, got {temperature}")
+            raise ValueError(f"{type(self).__name__} has no one centre to scale around: temperature must be 1, "
+                             f"got {temperature}")
         with torch.no_grad():
             return self.rsample(batch, **given(context=context, generator=generator))
 
@@ -182,7 +183,8 @@ class Uniform(Base):
 class GaussianMixture(Base):
     r"""$p(z) = \sum_k \pi_k \prod_i N(z_i; \mu_{ki}, \sigma_{ki}^2)$, a base with several modes, fixed or trained.
 
-    It holds $\mu$, $\ln\sigma$ and $\ln\pi$ (up to a constant), which every real number fits: `means`, `log_scales`, `logits`.
+    It holds $\mu$, $\ln\sigma$ and $\ln\pi$ (up to a constant), which may be any real numbers: `means`, `log_scales`,
+    `logits`.
 
     Args:
         means: (K, D), a tensor, array or list; where training starts for `trainable=True`.
@@ -201,7 +203,8 @@ class GaussianMixture(Base):
         ['means', 'log_scales', 'logits']
     """
 
-    def __init__(self, means: Tensor, scales: float | Tensor = 1.0, weights: Tensor | None = None, trainable: bool = False):
+    def __init__(self, means: Tensor, scales: float | Tensor = 1.0, weights: Tensor | None = None,
+                 trainable: bool = False):
         super().__init__()
         means, scales, *rest = constants("GaussianMixture", means=means, scales=scales, **given(weights=weights))
         if means.ndim != 2:
@@ -211,7 +214,7 @@ class GaussianMixture(Base):
             raise ValueError(f"GaussianMixture expected weights of shape ({len(means)},), got {tuple(weights.shape)}")
         if not holds(scales > 0) or not holds(weights > 0):
             raise ValueError("GaussianMixture needs positive scales and weights")
-        start = {"means": means, "log_scales": scales.log().expand(means.shape).clone(), "logits": (weights / weights.sum()).log()}
+        start = {"means": means, "log_scales": scales.log().expand(means.shape).clone(), "logits": weights.log()}
         for name, value in start.items():
             if trainable:
                 self.register_parameter(name, nn.Parameter(value))
@@ -235,7 +238,8 @@ class GaussianMixture(Base):
             raise ValueError(f"a mixture has no one centre to scale around: temperature must be 1, got {temperature}")
         *batch, dim = self._shape(batch)
         n = math.prod(batch)
-        k = torch.multinomial(self.weights, max(n, 1), replacement=True, generator=generator)[:n]  # it refuses to draw none
+        # it refuses to draw none
+        k = torch.multinomial(self.weights, max(n, 1), replacement=True, generator=generator)[:n]
         noise = torch.randn(n, dim, dtype=self.means.dtype, device=self.means.device, generator=generator)
         return (self.means[k] + self.scales[k] * noise).reshape(*batch, dim)
 
@@ -247,8 +251,8 @@ class GaussianMixture(Base):
 
 
 class ConditionalNormal(Base):
-    r"""$p(z|c) = \prod_i N(z_i; \mu_i(c), \sigma_i(c)^2)$, whose mean and log-scale (within $\pm 5$) are linear in the context:
-    a base for each class, say. It starts as the standard normal for every context.
+    r"""$p(z|c) = \prod_i N(z_i; \mu_i(c), \sigma_i(c)^2)$, whose mean and log-scale (within $\pm 5$) are linear in the
+    context: a base for each class, say. It starts as the standard normal for every context.
 
     Args:
         dim: D.
@@ -278,7 +282,7 @@ class ConditionalNormal(Base):
     def _moments(self, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and log-scale, (..., D)."""
         if context is None:
-            raise ValueError(f"ConditionalNormal reads a context of shape (..., {self.linear.in_features}), and was given none")
+            raise ValueError(f"ConditionalNormal was built with context_dim={self.linear.in_features} and needs a context")
         check_tensor(context, "ConditionalNormal", self.linear.weight.dtype, "a context")
         if context.shape[-1:] != self.context_shape:
             raise ValueError(f"ConditionalNormal expected a context of shape (..., {self.linear.in_features}), "

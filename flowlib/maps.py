@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
-from .arguments import constants, holds
+from .arguments import constants, distribution_arguments, holds
 from .core import Bijection
-from .saving import distribution_arguments
 
 __all__ = ["AffineMap", "Exp", "InverseCDF", "Linear", "Logit", "Permutation", "Rotation"]
 

@@ -13,7 +13,8 @@ D = torch.float64
 def pair():
     """The same layers, none at its start, in an ordinary chain and in one that recomputes."""
     torch.manual_seed(0)
-    layers = [fl.Coupling(2, fl.Affine(), (8,), swap=k % 2 == 1) for k in range(2)] + [fl.ActNorm(2), fl.Linear([[2.0, 1.0], [0.0, 1.0]])]
+    layers = [fl.Coupling(2, fl.Affine(), (8,), swap=k % 2 == 1) for k in range(2)]
+    layers += [fl.ActNorm(2), fl.Linear([[2.0, 1.0], [0.0, 1.0]])]
     ordinary = fl.Compose(*layers).double()
     for p in ordinary.parameters():
         nn.init.normal_(p, std=0.3)

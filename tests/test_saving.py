@@ -1,6 +1,7 @@
 """Saving refuses what a file cannot hold, loading refuses what is damaged, and between the two nothing changes."""
 import copy
 import json
+import os
 import types
 
 import pytest
@@ -175,7 +176,8 @@ def test_a_class_cell_that_runs_again(tmp_path):
     exec("\n\n" + CELL, names)
     fl.save(flow, tmp_path)
     again = fl.load(tmp_path)
-    assert type(again.bijection) is names["Shift"] and torch.equal(again.log_prob(torch.ones(2)), flow.log_prob(torch.ones(2)))
+    assert type(again.bijection) is names["Shift"]
+    assert torch.equal(again.log_prob(torch.ones(2)), flow.log_prob(torch.ones(2)))
     exec(CELL.replace("z + self.b", "z - self.b"), names)
     with pytest.raises(TypeError, match="Shift that has been defined anew"):
         fl.save(flow, tmp_path)
@@ -221,18 +223,20 @@ def deep(n):
     return json.loads("[" * n + "]" * n)
 
 
+def flow_with(**changes):
+    return lambda s: {**s, "flow": {**s["flow"], **changes}}
+
+
 @pytest.mark.parametrize("damage", [
-    lambda s: [], lambda s: 3, lambda s: None, lambda s: {}, lambda s: {**s, "format": 2}, lambda s: {**s, "dtype": "nn"},
-    lambda s: {**s, "dtype": "nothing"}, lambda s: {**s, "dtype": "int64"}, lambda s: {**s, "dtype": "float16"}, lambda s: {**s, "dtype": 3},
+    lambda s: [], lambda s: 3, lambda s: None, lambda s: {}, lambda s: {**s, "format": 2},
+    lambda s: {**s, "dtype": "nn"}, lambda s: {**s, "dtype": "nothing"}, lambda s: {**s, "dtype": "int64"},
+    lambda s: {**s, "dtype": "float16"}, lambda s: {**s, "dtype": 3},
     lambda s: {**s, "flow": 3}, lambda s: {**s, "flow": {}}, lambda s: {**s, "flow": {"class": "RealNVP"}},
-    lambda s: {**s, "flow": {**s["flow"], "args": 3}}, lambda s: {**s, "flow": {**s["flow"], "args": []}},
-    lambda s: {**s, "flow": {**s["flow"], "args": ["2"]}}, lambda s: {**s, "flow": {**s["flow"], "args": [{"tuple": 3}]}},
-    lambda s: {**s, "flow": {**s["flow"], "args": [{"again": 0}]}}, lambda s: {**s, "flow": {**s["flow"], "args": [{"tensor": "x"}]}},
-    lambda s: {**s, "flow": {**s["flow"], "args": [10**9]}}, lambda s: {**s, "flow": {**s["flow"], "args": [10**4000]}},
-    lambda s: {**s, "flow": {**s["flow"], "class": ["RealNVP"]}}, lambda s: {**s, "flow": {**s["flow"], "class": "Affine"}},
-    lambda s: {**s, "flow": {**s["flow"], "kwargs": {"layers": 10**9}}}, lambda s: {**s, "flow": {**s["flow"], "kwargs": {"layers": -1}}},
-    lambda s: {**s, "flow": {**s["flow"], "kwargs": {"hidden": {"tuple": [10**9]}}}}, lambda s: {**s, "flow": {**s["flow"], "kwargs": []}},
-    lambda s: {**s, "flow": {**s["flow"], "kwargs": {"colour": 1}}}, lambda s: {**s, "flow": {"tuple": deep(900)}},
+    flow_with(args=3), flow_with(args=[]), flow_with(args=["2"]), flow_with(args=[{"tuple": 3}]),
+    flow_with(args=[{"again": 0}]), flow_with(args=[{"tensor": "x"}]), flow_with(args=[10**9]), flow_with(args=[10**4000]),
+    flow_with(**{"class": ["RealNVP"]}), flow_with(**{"class": "Affine"}), flow_with(kwargs=[]),
+    flow_with(kwargs={"layers": 10**9}), flow_with(kwargs={"layers": -1}), flow_with(kwargs={"colour": 1}),
+    flow_with(kwargs={"hidden": {"tuple": [10**9]}}), lambda s: {**s, "flow": {"tuple": deep(900)}},
     lambda s: {**s, "flow": {"distribution": "Cauchy", "kwargs": {}}},
     lambda s: {**s, "flow": {"class": "Rotation", "args": [10**6], "kwargs": {}}},
     lambda s: {**s, "flow": {"class": "Householder", "args": [2], "kwargs": {"reflections": 10**9, "context_dim": 2}}},
@@ -254,7 +258,8 @@ def test_what_is_no_json_is_the_same_error(tmp_path, text):
 
 
 @pytest.mark.parametrize("damage", [
-    lambda t: t.fill_(torch.nan), lambda t: t.double(), lambda t: t.half(), lambda t: t.flatten()[:1].clone(), lambda t: t[None].clone()])
+    lambda t: t.fill_(torch.nan), torch.Tensor.double, torch.Tensor.half, lambda t: t.flatten()[:1].clone(),
+    lambda t: t[None].clone()])
 def test_damaged_weights_are_the_same_error(tmp_path, damage):
     from safetensors.torch import load_file, save_file
 
@@ -284,3 +289,14 @@ def test_a_constructor_that_reads_values_is_saved_too(tmp_path):
 
     fl.save(fl.Flow(fl.StandardNormal(1), Counts(4)), tmp_path)
     assert fl.load(tmp_path).bijection.total == 14
+
+
+def test_a_pipe_is_no_model(tmp_path):
+    fl.save(small(), tmp_path)
+    (tmp_path / "model.json").unlink()
+    with pytest.raises(FileNotFoundError):
+        fl.load(tmp_path)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "model.json")
+        with pytest.raises(FileNotFoundError):
+            fl.load(tmp_path)
