@@ -1,4 +1,4 @@
-"""Base distributions: what z is drawn from. Modules with buffers, so that `.to(device)` and `.double()` move sampling too.
+"""Base distributions: what z is drawn from. Modules with buffers, so that `.to` and `.double()` move sampling too.
 
 A base has `event_shape`, `log_prob(z)` in nats, and two ways to draw: `rsample(batch)` keeps gradients, and
 `sample(batch, temperature)` scales the deviation from the centre, where there is a centre to deviate from. A base that
@@ -144,8 +144,8 @@ class StandardLogistic(_Standard):
 
 
 class Uniform(Base):
-    """The uniform distribution on a box; scalars make a one-dimensional event. Its support is closed, and a few units in
-    the last place wider, so that a point that rounding moved off the edge still counts.
+    """The uniform distribution on a box; scalars make a one-dimensional event. Its support is closed, and a few units
+    in the last place wider, so that a point that rounding moved off the edge still counts.
 
     Args:
         low, high: Corners of the box: numbers (event shape (1,)), or tensors, arrays or lists of one shape.
@@ -193,7 +193,8 @@ class GaussianMixture(Base):
         trainable: Whether the three are parameters, rather than buffers.
 
     Raises:
-        ValueError: Shapes that do not fit, scales or weights that are not positive, or a tensor that requires a gradient.
+        ValueError: Shapes that do not fit, scales or weights that are not positive, or a tensor that requires a
+            gradient.
 
     Example:
         >>> from flowlib import GaussianMixture
@@ -282,7 +283,7 @@ class ConditionalNormal(Base):
     def _moments(self, context: Tensor | None) -> tuple[Tensor, Tensor]:
         """Mean and log-scale, (..., D)."""
         if context is None:
-            raise ValueError(f"ConditionalNormal was built with context_dim={self.linear.in_features} and needs a context")
+            raise ValueError(f"ConditionalNormal was built with context_dim={self.linear.in_features} and needs one")
         check_tensor(context, "ConditionalNormal", self.linear.weight.dtype, "a context")
         if context.shape[-1:] != self.context_shape:
             raise ValueError(f"ConditionalNormal expected a context of shape (..., {self.linear.in_features}), "

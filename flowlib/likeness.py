@@ -61,11 +61,11 @@ def _parts(value) -> dict | None:
     return None
 
 
-def _difference(here, built, name: str, seen: set[tuple[int, int]]) -> str | None:
-    """As `difference`, for one part of a flow. `seen` are the pairs that were compared before, or are being compared."""
+def _difference(here, built, name: str, seen: dict[tuple[int, int], Any]) -> str | None:
+    """As `difference`, for one part of a flow. `seen` holds the pairs that were compared, or are being compared."""
     if here is built or (id(here), id(built)) in seen:
         return None
-    seen.add((id(here), id(built)))
+    seen[id(here), id(built)] = here, built  # kept, or another object could get the same id
     a, b = type(here), type(built)
     if a is not b:
         if (a.__module__, a.__qualname__) != (b.__module__, b.__qualname__):
@@ -116,8 +116,8 @@ def misfit(state: dict[str, Tensor], expected: dict[str, Tensor]) -> str | None:
 
 
 def difference(flow: nn.Module, twin: nn.Module) -> str | None:
-    """The first thing in which a flow is not what its call builds, in words, or None. The values of the tensors in a state
-    dictionary do not count, since they are saved; nor do hooks, the mode, and which parameters are frozen.
+    """The first thing in which a flow is not what its call builds, in words, or None. The values of the tensors in a
+    state dictionary do not count, since they are saved; nor do hooks, the mode, and which parameters are frozen.
 
     Raises:
         NotImplementedError: The twin is on the meta device, and a tensor outside the state dictionary would have to be
@@ -127,7 +127,7 @@ def difference(flow: nn.Module, twin: nn.Module) -> str | None:
         >>> difference(nn.Sequential(nn.Linear(1, 1), nn.ReLU()), nn.Sequential(nn.Linear(1, 1), nn.Tanh()))
         'flow.1 is of type ReLU, the call builds one of type Tanh'
     """
-    found = _difference(flow, twin, "flow", set()) or misfit(flow.state_dict(), twin.state_dict())
+    found = _difference(flow, twin, "flow", {}) or misfit(flow.state_dict(), twin.state_dict())
     if found:
         return found
     ties, others = _ties(flow), _ties(twin)

@@ -1,16 +1,16 @@
 """Backpropagation that keeps no activations: a flow's inputs can be computed again from its outputs.
 
-Ordinary backpropagation through h_K = g_K(... g_1(h_0)) keeps every h_k in memory from the forward pass to the backward
-pass, since the gradient of step k is taken at its input h_{k-1}. But the g_k of a flow are invertible. So only h_K is kept,
-and the backward pass walks back from it, one step at a time:
+Ordinary backpropagation through h_K = g_K(... g_1(h_0)) keeps every h_k in memory from the forward pass to the
+backward pass, since the gradient of step k is taken at its input h_{k-1}. But the g_k of a flow are invertible. So only
+h_K is kept, and the backward pass walks back from it, one step at a time:
 
     h_{k-1} = g_k^-1(h_k)           the input of step k, computed again, without gradients
     h_k, l_k = g_k(h_{k-1})         the step once more, now recorded by autograd, for this one step
     dL/dh_{k-1}, dL/dtheta_k        its vector-Jacobian product with dL/dh_k and dL/dl_k; then the record is dropped
 
-(l_k is the step's log-determinant, theta_k its parameters.) At any time the activations of one step are in memory, however
-deep the chain is, for one opposite map and one map more in time. It is right only if a step gives the second time what it
-gave the first time: no random numbers, and nothing that depends on the batch as a whole.
+(l_k is the step's log-determinant, theta_k its parameters.) At any time the activations of one step are in memory,
+however deep the chain is, for one opposite map and one map more in time. It is right only if a step gives the second
+time what it gave the first time: no random numbers, and nothing that depends on the batch as a whole.
 """
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ __all__ = ["Reversible"]
 
 
 def _state(module: nn.Module, prefix: str = "") -> list[tuple[str, Tensor]]:
-    """All parameters and buffers by name, those of tied modules as often as they are found. It is called for every layer
-    in every pass, and takes a quarter of the time of `named_parameters` and `named_buffers`."""
+    """All parameters and buffers by name, those of tied modules as often as they are found. It runs for every layer in
+    every pass, and takes a quarter of the time of `named_parameters` and `named_buffers`."""
     own = module._parameters, module._buffers
     found = [(prefix + name, tensor) for named in own for name, tensor in named.items() if tensor is not None]
     for name, child in module._modules.items():
@@ -71,8 +71,8 @@ def _random_state(device: torch.device) -> list[Tensor]:
 
 def _refuse_random(before: list[Tensor], device: torch.device) -> None:
     if not all(map(torch.equal, before, _random_state(device))):
-        raise ValueError("a layer of a Reversible (save_memory=True) drew random numbers, which it would draw anew in the "
-                         "backward pass: put dropout into eval mode, or use Compose (save_memory=False)")
+        raise ValueError("a layer of a Reversible (save_memory=True) drew random numbers, which it would draw anew in "
+                         "the backward pass: put dropout into eval mode, or use Compose (save_memory=False)")
 
 
 class _Chain(torch.autograd.Function):
@@ -124,20 +124,20 @@ class _Chain(torch.autograd.Function):
 
 
 class Reversible(Compose):
-    r"""`Compose` whose training memory does not grow with its depth: activations are computed again, from the output, in the
-    backward pass (Gomez et al. 2017, arXiv:1707.04585). Same values; gradients equal up to the rounding of the layers'
-    inverses, which adds up with depth in float32. Cost of the backward pass: each layer's opposite map and the map itself
-    once more.
+    r"""`Compose` whose training memory does not grow with its depth: activations are computed again, from the output,
+    in the backward pass (Gomez et al. 2017, arXiv:1707.04585). Same values; gradients equal up to the rounding of the
+    layers' inverses, which adds up with depth in float32. Cost of the backward pass: each layer's opposite map and the
+    map itself once more.
 
-    Differentiable once, by `backward` and `torch.autograd.grad`; not by the transforms of `torch.func` (`functional_call`
-    works), nor in one graph of `torch.compile`, which breaks the graph here.
+    Differentiable once, by `backward` and `torch.autograd.grad`; not by the transforms of `torch.func`
+    (`functional_call` works), nor in one graph of `torch.compile`, which breaks the graph here.
 
     Args:
         bijections: As for `Compose`; deterministic layers only.
 
     Raises:
-        ValueError: As for `Compose`; a layer whose likelihood is not exact, or one that normalises by the batch. When it is
-            run with gradients: a layer that draws random numbers, such as dropout in training mode.
+        ValueError: As for `Compose`; a layer whose likelihood is not exact, or one that normalises by the batch. When
+            it is run with gradients: a layer that draws random numbers, such as dropout in training mode.
 
     Example:
         >>> from flowlib import Affine, Coupling, Reversible
@@ -149,12 +149,12 @@ class Reversible(Compose):
         super().__init__(*bijections)
         for f in bijections:
             if f.likelihood != "exact":
-                raise ValueError(f"Reversible computes its layers twice, and the second {type(f).__name__} would be another "
-                                 f"one: its likelihood is a {f.likelihood}; put it after the Reversible")
+                raise ValueError(f"Reversible computes its layers twice, and the second {type(f).__name__} would be "
+                                 f"another one: its likelihood is a {f.likelihood}; put it after the Reversible")
             for part in f.modules():
                 if getattr(part, "reads_batch", isinstance(part, nn.modules.batchnorm._BatchNorm)):
-                    raise ValueError(f"Reversible cannot hold {type(part).__name__}: in training it normalises by the batch, "
-                                     "which its opposite map does not know; use Compose")
+                    raise ValueError(f"Reversible cannot hold {type(part).__name__}: in training it normalises by the "
+                                     "batch, which its opposite map does not know; use Compose")
 
     def _run(self, fs, inverse, value, context):
         steps = [_Step(f, inverse, _state(f)) for f in fs]
@@ -163,8 +163,8 @@ class Reversible(Compose):
         except RuntimeError as error:
             if "functorch" not in str(error):
                 raise
-            raise RuntimeError("the transforms of torch.func (grad, vmap, jvp, ...) cannot pass a Reversible, which recomputes "
-                               "its layers: build the model with save_memory=False, or use Compose") from error
+            raise RuntimeError("the transforms of torch.func (grad, vmap, jvp, ...) cannot pass a Reversible, which "
+                               "recomputes its layers: build with save_memory=False, or use Compose") from error
 
     def forward(self, z, context=None):
         if not torch.is_grad_enabled():

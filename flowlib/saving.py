@@ -1,7 +1,7 @@
 """Save a flow as two files that anyone can read, and build it again: weights as safetensors, structure as JSON.
 
-Every class of the package remembers the arguments it was called with, so the structure of a model is the nested call that
-made it. Loading looks class names up among the classes that Python already knows: a file can run no code.
+Every class of the package remembers the arguments it was called with, so the structure of a model is the nested call
+that made it. Loading looks class names up among the classes that Python already knows: a file can run no code.
 
 An object can be changed after its call. So saving builds a twin from the call, on the `meta` device where tensors have
 shapes and no memory, and compares (likeness.py): what is written is what is there, or nothing is.
@@ -120,8 +120,8 @@ def _needs_values(error: Exception) -> bool:
 
 
 def structure(flow: nn.Module, tensors: dict[str, Tensor] | None = None) -> dict[str, Any]:
-    """The content of `model.json`: the dtype, and the nested call that builds the flow; tensors among the arguments go into
-    `tensors`. Two flows with the same structure differ in their weights alone.
+    """The content of `model.json`: the dtype, and the nested call that builds the flow; tensors among the arguments go
+    into `tensors`. Two flows with the same structure differ in their weights alone.
 
     Raises:
         TypeError: As `check_saveable`.
@@ -151,7 +151,8 @@ def structure(flow: nn.Module, tensors: dict[str, Tensor] | None = None) -> dict
             if device == "cpu" or not _needs_values(error):
                 raise TypeError(f"this flow cannot be saved: its call, made again, fails with: {error}") from error
     if found:
-        raise TypeError("this flow cannot be saved, since a file holds the call that built it, which builds another: " + found)
+        raise TypeError("this flow cannot be saved, since a file holds the call that built it, "
+                        f"which builds another: {found}")
     return {"format": FORMAT, "dtype": str(dtype).removeprefix("torch."), "flow": call}
 
 
