@@ -382,6 +382,12 @@ class Flow(nn.Module, metaclass=Recorded):
         return ({"context": context} if reads else {}) | ({} if generator is None else {"generator": generator})
 
     @torch.no_grad()
+    def sample_latent(self, n: int, context: Tensor | None = None, temperature: float = 1.0,
+                      generator: torch.Generator | None = None) -> Tensor:
+        """n draws of the base, which `decode` makes data of; arguments and batch axes as for `sample`."""
+        return self.base.sample(self._latent_batch(n, context), temperature, **self._for_base(context, generator))
+
+    @torch.no_grad()
     def sample(self, n: int, context: Tensor | None = None, temperature: float = 1.0,
                generator: torch.Generator | None = None) -> Tensor:
         """n draws without gradient: (n, *event), or (n, B, *event) for a context of B rows. One `forward`.
@@ -389,8 +395,7 @@ class Flow(nn.Module, metaclass=Recorded):
         `temperature` scales the base's deviation from its centre (Gaussian and logistic bases only). The base draws by
         `generator` (on its device) where one is given, else by torch's own.
         """
-        z = self.base.sample(self._latent_batch(n, context), temperature, **self._for_base(context, generator))
-        return self.bijection(z, context)[0]
+        return self.bijection(self.sample_latent(n, context, temperature, generator), context)[0]
 
     def rsample_and_log_prob(self, n: int, context: Tensor | None = None,
                              generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:

@@ -162,11 +162,28 @@ def test_a_flow_hands_its_context_to_its_base(tmp_path):
         fl.Flow(conditional(), fl.Coupling(2, fl.Affine(), context_dim=4))
 
 
+def test_a_reverse_kl_starts_from_a_conditional_base():
+    pytest.importorskip("accelerate")
+    from flowlib.train import ReverseKL
+
+    flow = fl.Flow(conditional().float(), fl.ActNorm(2))
+    with torch.no_grad():
+        flow.base.linear.bias.copy_(torch.tensor([4.0, -1.0, 0.5, 0.5]))
+    objective = ReverseKL(flow, lambda x: 0.5 * x.square().sum(-1))
+    objective.initialize(2000, torch.zeros(1, 3))
+    assert bool(flow.bijection.initialized)
+    x = flow.sample(2000, torch.zeros(1, 3))
+    torch.testing.assert_close(x.mean((0, 1)), torch.zeros(2), rtol=0, atol=0.1)
+    torch.testing.assert_close(x.std((0, 1)), torch.ones(2), rtol=0, atol=0.1)
+
+
 def test_flows_draw_from_a_generator():
     for flow in (fl.RealNVP(2), fl.Flow(fl.GaussianMixture([[0.0, 1.0], [2.0, 3.0]]), fl.Planar(2))):
         a, b = (flow.sample(5, generator=torch.Generator().manual_seed(3)) for _ in range(2))
         assert torch.equal(a, b)
         assert flow.sample(0).shape == (0, 2)
+        z = flow.sample_latent(5, generator=torch.Generator().manual_seed(3))
+        torch.testing.assert_close(flow.decode(z).detach(), a)
     flow = fl.RealNVP(2)
     a, b = (flow.rsample_and_log_prob(5, generator=torch.Generator().manual_seed(3))[0] for _ in range(2))
     assert torch.equal(a, b)
