@@ -15,7 +15,9 @@ time what it gave the first time: no random numbers, and nothing that depends on
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -75,6 +77,13 @@ def _refuse_random(before: list[Tensor], device: torch.device) -> None:
                          "the backward pass: put dropout into eval mode, or use Compose (save_memory=False)")
 
 
+def _autocast(device: str) -> Callable[[], AbstractContextManager]:
+    """The present setting of autocast, to come back to."""
+    if not torch.amp.is_autocast_available(device):  # the meta device, say
+        return nullcontext
+    return partial(torch.autocast, device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+
+
 class _Chain(torch.autograd.Function):
     """All steps of a chain as one operation of autograd, of which only the last output is kept."""
 
@@ -88,7 +97,7 @@ class _Chain(torch.autograd.Function):
                 log_det = log_det + term
             _refuse_random(random, value.device)
         ctx.steps = steps
-        ctx.autocast = torch.is_autocast_enabled(value.device.type), torch.get_autocast_dtype(value.device.type)
+        ctx.autocast = _autocast(value.device.type)
         # Parameters and buffers too, so that autograd raises if they are changed in place before the backward pass.
         ctx.save_for_backward(value, context, *(tensor for step in steps for _, tensor in step.state))
         return value, log_det
@@ -97,14 +106,13 @@ class _Chain(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad, grad_log_det):
         value, context, *_ = ctx.saved_tensors  # h_K
-        enabled, dtype = ctx.autocast
         random = _random_state(value.device)
         grads, grad_context = [], None
         needs_context = context is not None and ctx.needs_input_grad[2]
         for step in reversed(ctx.steps):
             run, opposite = step.maps()
             params = step.trained
-            with torch.autocast(value.device.type, dtype=dtype, enabled=enabled):
+            with ctx.autocast():
                 with torch.no_grad():
                     before = opposite(value, context)[0]  # h_{k-1}
                 with torch.enable_grad():

@@ -84,6 +84,12 @@ def test_dropout_is_seen():
         log_det.sum().backward()
 
 
+def test_shapes_pass_on_the_meta_device():
+    chain = fl.Reversible(fl.Coupling(2, fl.Affine()), fl.ActNorm(2)).double().to("meta")
+    chain.inverse(torch.randn(3, 2, dtype=D, device="meta"))[1].sum().backward()
+    assert all(p.grad.shape == p.shape for p in chain.parameters())
+
+
 def test_transforms_of_torch_func_name_the_way_out():
     _, chain = pair()
     flow = fl.Flow(fl.StandardNormal(2).double(), chain)
