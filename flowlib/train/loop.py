@@ -93,6 +93,8 @@ def fit(flow: nn.Module, train: Samples, val: Samples = None, *, config: Config 
         raise ValueError(f'precision must be None or "bf16", whose range log-densities need; got {precision!r}')
     precision, out = precision or launched_precision(), None if out is None else Path(out)
     checkpoint = find(out, resume)
+    if out is not None:
+        saving.check_saveable(flow)  # now, not after hours
 
     with (processes(cpu) as here, kept_random_state(here.device),
           claimed(out if here.is_main_process else None, checkpoint)):

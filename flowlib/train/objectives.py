@@ -78,5 +78,4 @@ class ReverseKL(nn.Module):
 
     def initialize(self, n: int, context: Tensor | None = None) -> None:
         """The flow's data-dependent start, from the latent side: there are no data."""
-        batch = (n,) if context is None else (n, *self.flow.bijection.context_batch(context))
-        self.flow.bijection.initialize(self.flow.base.sample(batch), context, inverse=False)
+        self.flow.bijection.initialize(self.flow.sample_latent(n, context), context, inverse=False)
