@@ -40,8 +40,8 @@ def test_a_change_that_a_reader_sees_differs(change):
 
 
 def test_a_trained_curve_may_run_elsewhere_but_not_far_away():
-    assert difference(curve(), curve(shift=0.1), trained=True) is None
-    assert difference(curve(), curve(shift=0.5, width=6), trained=True) and difference(curve(), curve()[:-400], trained=True)
+    assert difference(curve(), curve(shift=0.1), far=True) is None
+    assert difference(curve(), curve(shift=0.5, width=6), far=True) and difference(curve(), curve()[:-400], far=True)
 
 
 @pytest.mark.parametrize("stored, new, same", [
