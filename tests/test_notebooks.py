@@ -2,6 +2,7 @@
 import base64
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -114,7 +115,8 @@ def folder(tmp_path_factory):
 
 
 def run(root, *command):
-    return subprocess.run([sys.executable, *command], cwd=root, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FIGURES": ""}  # flowlib, and figures compared as they are
+    return subprocess.run([sys.executable, *command], cwd=root, env=environment, capture_output=True, text=True)
 
 
 def nbval(root):
