@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..saving import write_atomic
+from ..atomic import write_atomic
 from . import judge
 from .collect import Submission, Unreadable, distinct, find, shown, student_names
 from .sandbox import NoAnswer, Sandbox, Stopped
