@@ -18,7 +18,54 @@ def test_integers_come_back(levels, dtype):
     assert v.dtype == dtype and bool(((v > 0) & (v < 1)).all())
     back, forward_log_det = f(v)
     assert back.dtype == x.dtype and torch.equal(back, x)
-    assert torch.allclose(log_det, -forward_log_det) and log_det[0].item() == pytest.approx(-math.log(levels), rel=1e-6)
+    assert torch.allclose(log_det, -forward_log_det)
+    assert log_det[0].item() == pytest.approx(-math.log(levels) + math.log1p(-2 * f.edge(dtype)), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype, levels", [(torch.float16, 17), (torch.bfloat16, 2), (torch.float32, 2**19), (torch.float64, 2**24)])
+def test_a_coarse_dtype_is_right_or_refused(dtype, levels):
+    x = torch.cat([torch.arange(3), torch.arange(levels - 3, levels), torch.randint(levels, (2000,))]).clamp(0, levels - 1)
+    x = x.reshape(-1, 1, 1, 1)
+    for f in (fl.Dequantize(levels), fl.VariationalDequantize((1, 1, 1), levels, layers=1, hidden=4)):
+        f, coarse = f.to(dtype), torch.float32 if dtype == torch.float64 else dtype
+        assert torch.equal(f(f.inverse(x)[0])[0].long(), x)
+        broken = type(f)(**({"shape": (1, 1, 1)} if isinstance(f, fl.VariationalDequantize) else {}), levels=8 * levels).to(coarse)
+        if dtype != torch.bfloat16:
+            with pytest.raises(ValueError, match="coarse"):
+                broken.inverse(x)
+            with pytest.raises(ValueError, match="coarse"):
+                broken(torch.full((1, 1, 1, 1), 0.5, dtype=coarse))
+
+
+class Spiked(torch.nn.Module):
+    """A density on [0, 1]: uniform, but for a share that lies in narrow spikes."""
+
+    event_shape = (1, 1, 1)
+
+    def __init__(self, places, width, share):
+        super().__init__()
+        self.places, self.width, self.share = torch.as_tensor(places), width, share
+
+    def log_prob(self, v):
+        inside = ((v.double() - self.places).abs() < self.width / 2).sum(-1) / (len(self.places) * self.width)
+        return (1 - self.share + self.share * inside).log().flatten(1).sum(1)
+
+
+@pytest.mark.parametrize("width", [1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("learned", [False, True])
+def test_no_density_however_spiked_takes_the_bound_below_the_entropy(learned, width):
+    """Two equally likely values: one bit. Noise with atoms, as of a clamp, is found by spikes at these atoms."""
+    torch.manual_seed(0)
+    noise = fl.VariationalDequantize((1, 1, 1), 2, layers=2, hidden=4) if learned else fl.Dequantize(2)
+    for name, parameter in noise.named_parameters():
+        if name.endswith("body.4.bias"):
+            torch.nn.init.constant_(parameter, 5.0)  # wide: much of the noise is near the edges
+    x = torch.arange(2).repeat(200_000).reshape(-1, 1, 1, 1)
+    edges = [noise.edge(torch.float32), 2.0**-9]
+    places = [(k + side) / 2 for k in (0, 1) for edge in edges for side in (edge, 1 - edge)]
+    with torch.no_grad():
+        bits = -fl.Flow(Spiked(places, width, 0.5 if learned else 2.0**-8), noise).log_prob(x) / math.log(2)
+    assert 1 - 3 * bits.std() / len(x) ** 0.5 < bits.mean() < (7 if learned else 1.01)
 
 
 def test_integers_come_back_under_autocast():
