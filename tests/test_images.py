@@ -100,6 +100,38 @@ def test_logit_preprocessing_of_uniform_pixels():
     assert torch.allclose(bits, torch.full_like(bits, 8.152003), atol=1e-6)
 
 
+@pytest.mark.parametrize("make", [
+    lambda **options: fl.Pixels(fl.RealNVP(64, layers=2), (1, 8, 8), 17, **options),
+    lambda **options: fl.Glow((1, 8, 8), 17, scales=2, steps=1, hidden=4, **options),
+    lambda **options: fl.RealNVPImage((1, 8, 8), 17, scales=2, steps=1, hidden=4, **options),
+    lambda **options: fl.FlowPlusPlus((1, 8, 8), 17, scales=2, steps=1, hidden=4, components=2, variational=False, **options),
+], ids=["Pixels", "Glow", "RealNVPImage", "FlowPlusPlus"])
+def test_preprocessing_is_the_same_map_in_every_model_and_is_saved(make, tmp_path):
+    x = torch.randint(17, (5, 1, 8, 8)).to(torch.uint8)
+
+    def made(name):
+        torch.manual_seed(0)
+        return make(preprocess=name)
+
+    def scored(model):
+        torch.manual_seed(1)
+        return model.log_prob(x)
+
+    *body, noise = made("scale").bijection.bijections
+    torch.manual_seed(1)
+    v, noise_log_det = noise.inverse(x)
+    for name, alpha in (("scale", None), ("centre", None), ("logit", 0.05), (1e-5, 1e-5)):
+        s = v if alpha is None else alpha + (1 - 2 * alpha) * v
+        y = {"scale": v, "centre": v - 0.5}.get(name, torch.logit(s))
+        slope = torch.ones_like(v) if alpha is None else (1 - 2 * alpha) / (s * (1 - s))
+        z, log_det = fl.Compose(*body).inverse(y)
+        model = made(name)
+        expected = model.base.log_prob(z) + log_det + slope.log().flatten(1).sum(1) + noise_log_det
+        assert torch.allclose(scored(model), expected, atol=2e-3)
+        fl.save(model, tmp_path)
+        assert torch.equal(scored(fl.load(tmp_path)), scored(model))
+
+
 def test_nice_unit_conversion():
     """T3.21: 1980.50 nats on [0, 1] are 4.355539 bits/dim."""
     assert bits_per_dim(1980.50 - 784 * math.log(256), 784) == pytest.approx(4.355539, abs=1e-6)
@@ -126,6 +158,7 @@ def test_pixels_out_of_range_have_probability_zero():
 @pytest.mark.parametrize("broken", [
     lambda: fl.Pixels(fl.RealNVP(63), (1, 8, 8)),
     lambda: fl.Pixels(fl.RealNVP(64), (1, 8, 8), preprocess="tanh"),
+    lambda: fl.Glow((1, 8, 8), preprocess=0.5),
     lambda: fl.Dequantize(1),
     lambda: fl.Dequantize(256).inverse(torch.zeros(1, 1, 2, 2)),
     lambda: fl.Dequantize(256).inverse(torch.zeros(2, 2, dtype=torch.uint8)),

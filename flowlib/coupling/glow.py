@@ -10,7 +10,7 @@ from ..images.conv1x1 import InvertibleConv1x1
 from ..images.dequantize import Dequantize
 from ..images.multiscale import MultiScale, scale_shapes
 from ..images.norms import ActNorm
-from ..maps import AffineMap
+from ..images.preprocess import preprocessing
 from ..reversible import Reversible
 from .image import ImageCoupling
 
@@ -22,7 +22,7 @@ class Glow(Flow):
 
     A step is, to the latent: ActNorm, `InvertibleConv1x1`, affine `ImageCoupling`. `steps` of them make a scale, after which
     half of the channels is factored out and Gaussianised given the other half (`MultiScale`: the split prior, which
-    starts as a plain Gaussian). Pixels become $v - 1/2$ with v uniformly dequantized, so `log_prob` is a lower bound and random.
+    starts as a plain Gaussian). Pixels are uniformly dequantized, so `log_prob` is a lower bound and random.
     Call `initialize(batch)` first (`train.fit` does). Cost: one pass of all networks, both ways.
 
     Args:
@@ -34,9 +34,11 @@ class Glow(Flow):
         context_dim: Width of a context, a one-hot class for a class-conditional model, or None.
         learn_prior: Whether the factored-out half is Gaussianised given the other.
         save_memory: Recompute activations in the backward pass (`Reversible`).
+        preprocess: What the flow sees of a pixel: "scale", "centre", "logit" or the logit's alpha
+            (`flowlib.images.preprocess`).
 
     Raises:
-        ValueError: A height or width that cannot be halved so often.
+        ValueError: A height or width that cannot be halved so often, or an unknown preprocessing.
 
     Example:
         >>> import torch; from flowlib import Glow
@@ -45,7 +47,8 @@ class Glow(Flow):
     """
 
     def __init__(self, shape: tuple[int, int, int], levels: int = 256, scales: int = 3, steps: int = 8, hidden: int = 64,
-                 context_dim: int | None = None, learn_prior: bool = True, save_memory: bool = False):
+                 context_dim: int | None = None, learn_prior: bool = True, save_memory: bool = False,
+                 preprocess: str | float = "centre"):
         chain = Reversible if save_memory else Compose
 
         def step(shape):
@@ -53,5 +56,5 @@ class Glow(Flow):
 
         layers = [chain(*(f for _ in range(steps) for f in step(s))) for s in scale_shapes(shape, scales)]
         body = MultiScale(shape, layers, hidden=hidden, learn_prior=learn_prior)
-        super().__init__(StandardNormal(math.prod(shape)), Compose(body, AffineMap(1.0, 0.5, ndim=3), Dequantize(levels)))
+        super().__init__(StandardNormal(math.prod(shape)), Compose(body, *preprocessing(preprocess), Dequantize(levels)))
         self.levels = levels

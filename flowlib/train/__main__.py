@@ -15,6 +15,7 @@ import torch
 
 from .. import data
 from ..evaluate import report
+from ..images.preprocess import DEFAULTS, FOLDER, preprocessing
 from ..seeds import REPORT, START, seed_all
 from . import pictures
 from .config import Config, TrainingError
@@ -51,11 +52,22 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--compile", action="store_true", help="compile with torch.compile")
     add("--threads", type=int, default=1, help="CPU threads (1); small networks gain little from more, and results may differ "
         "in the last bits")
+    add("--preprocess", type=preprocess, metavar="{scale,centre,logit,ALPHA}", help="what the flow sees of pixels in [0, 1] "
+        "(the logit, with alpha = 1e-5 for MNIST and Fashion-MNIST, 0.05 for all others)")
     args = parser.parse_args(arguments)
     if args.data not in data.READERS and not Path(args.data).is_dir():
         parser.error(f"argument --data: {args.data!r} is no folder, and no data set: {', '.join(data.READERS)}")
+    if args.preprocess is None:
+        args.preprocess = DEFAULTS.get(args.data, FOLDER)
     args.command = f"python -m flowlib.train {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
     return args
+
+
+def preprocess(text: str) -> str | float:
+    """A name or an alpha, as `preprocessing` takes it."""
+    value = text if text.isalpha() else float(text)
+    preprocessing(value)
+    return value
 
 
 def chosen(args) -> tuple[dict, dict]:
@@ -82,7 +94,7 @@ def main(arguments: list[str] | None = None) -> None:
         torch.set_num_threads(args.threads)
         train, val, test = (data.load(args.data, split, levels=args.levels, size=args.size) for split in data.SPLITS)
         seed_all(args.seed, START)
-        flow = build(args.model, tuple(train.x.shape[1:]), train.levels, size)
+        flow = build(args.model, tuple(train.x.shape[1:]), train.levels, size, args.preprocess)
         history = fit(flow, train, val.x[:WATCHED], out=args.out, resume=args.resume, precision=args.precision,
                       compile=args.compile, watch=watcher(args, flow, val), **run)
     except (ValueError, OSError, ImportError, TrainingError) as error:
@@ -117,6 +129,7 @@ def finish(args, flow, history, run, train, val, test) -> None:
         images = len(history.loss) * run["batch_size"] / history.seconds
         report.write_metrics(args.out / "metrics.json", {
             "model": args.model, "config": args.config, "data": args.data, "levels": train.levels, "size": args.size,
+            "preprocess": args.preprocess,
             "val_bits_per_dim": bits["val"], "test_bits_per_dim": bits["test"], "likelihood": flow.likelihood,
             "baseline_histogram": histogram["test"], "baseline_gaussian": gaussian["test"],
             "seconds": history.seconds, "processor_seconds": history.processor_seconds, "images_per_second": images,

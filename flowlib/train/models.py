@@ -1,7 +1,8 @@
 """The names that the command knows: models, and what each is trained with, as its paper has it or for two CPU cores.
 
 `CONFIGS` is the whole table. A setting of the flow is a keyword of its class, one of the run a keyword of `Config`; what is
-not named keeps the default. Scales are at most as many as the images can be halved: three become two on 28 x 28.
+not named keeps the default. Preprocessing is the data set's, not the model's (`images.preprocess.DEFAULTS`). Scales are at
+most as many as the images can be halved: three become two on 28 x 28.
 """
 from __future__ import annotations
 
@@ -18,18 +19,18 @@ from ..images.pixels import Pixels
 __all__ = ["CONFIGS", "MODELS", "build", "settings"]
 
 
-def pixels(make, preprocess: str = "logit"):
+def pixels(make):
     """A vector flow over all pixels at once."""
 
-    def build(shape, levels, **size):
+    def build(shape, levels, preprocess, **size):
         return Pixels(make(math.prod(shape), **size), shape, levels, preprocess)
 
     return build
 
 
 MODELS = {
-    "nice": pixels(NICE, "scale"), "realnvp": RealNVPImage, "glow": Glow, "flowpp": FlowPlusPlus,
-    "nice-flat": pixels(NICE), "realnvp-flat": pixels(RealNVP), "nsf-flat": pixels(NSF),  # all with the logit
+    "nice": pixels(NICE), "realnvp": RealNVPImage, "glow": Glow, "flowpp": FlowPlusPlus,
+    "nice-flat": pixels(NICE), "realnvp-flat": pixels(RealNVP), "nsf-flat": pixels(NSF),
 }
 FLAT = dict(epochs=100, batch_size=64, lr=2e-3, weight_decay=1.0, patience=5)  # small sets: held back, and stopped early
 
@@ -72,9 +73,9 @@ def settings(model: str, config: str) -> tuple[dict, dict]:
     return dict(size), dict(run)
 
 
-def build(model: str, shape: tuple[int, int, int], levels: int, size: dict) -> Flow:
+def build(model: str, shape: tuple[int, int, int], levels: int, size: dict, preprocess: str | float = "logit") -> Flow:
     """A new flow over images of this shape."""
     if "scales" in size:
         halvings = max(k for k in range(8) if not any(n % 2**k for n in shape[1:]))
         size = size | {"scales": min(size["scales"], max(1, halvings))}
-    return MODELS[model](shape, levels=levels, **size)
+    return MODELS[model](shape, levels=levels, preprocess=preprocess, **size)
