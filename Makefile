@@ -12,7 +12,7 @@ ENVIRONMENTS := .venv .venv-book .venv-bench .venv-colab
 $(foreach env,$(ENVIRONMENTS),$(shell [ "$$(cat $(env)/installed 2>/dev/null)" = "$(CURDIR)" ] \
   && $(env)/bin/python -c '' 2>/dev/null || rm -f $(env)/installed))
 
-.PHONY: help book open test lessons results results-page bench colab repository release clean
+.PHONY: help book open test lint lessons results results-page bench colab repository release clean
 help:  ## list the commands
 	@sed -n "s,^\([a-z-]*\):.*## \(.*\),make \1\t\2,p" Makefile | expand -t 20
 
@@ -26,6 +26,11 @@ test: .venv/installed  ## everything that is checked: package, lessons, site
 	$(call build,.venv)
 	.venv/bin/python -m pytest tests flowlib lessons -n 2 --dist loadfile -q -rs --timeout 600 --durations 10 \
 	  --doctest-modules --nbval --nbval-current-env --nbval-cell-timeout 120
+
+lint: .venv/installed  ## style, types, the workflow file
+	.venv/bin/ruff check --quiet .
+	.venv/bin/basedpyright --level error
+	.venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 
 lessons: .venv/installed  ## run every lesson again, in place; what still holds stays as it is
 	.venv/bin/python book/tools/normalise.py $(LESSONS)
@@ -51,10 +56,11 @@ release:  ## TAG=v1.0: the version that lessons install in Colab
 	$(PYTHON) book/tools/setup_cell.py release "$(TAG)"
 
 clean:  ## remove what was built, the environments too
-	rm -rf _build book/results.md book/reference/*.md $(ENVIRONMENTS)
+	rm -rf _build book/results.md book/architecture.md book/reference/*.md $(ENVIRONMENTS)
 
 define build
 	@$(1)/bin/python book/tools/api_pages.py flowlib book/reference
+	@$(1)/bin/python book/tools/architecture.py flowlib book/architecture.md
 	@$(1)/bin/python book/tools/results.py page
 	@$(1)/bin/jupyter-book build . --all -q -W --keep-going >/dev/null
 	@echo "The site: $(CURDIR)/$(SITE)"
