@@ -103,4 +103,4 @@ def test_command(tmp_path):
     assert done.returncode == 0 and (tmp_path / "a" / "b.ipynb").read_text() == student_version(EXAMPLE.read_text())
     (tmp_path / "bad.ipynb").write_text("{")
     done = subprocess.run([*command[:4], tmp_path / "bad.ipynb", tmp_path / "c.ipynb"], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "Traceback" not in done.stderr

@@ -4,7 +4,7 @@ from __future__ import annotations
 import math
 
 from ..bases import StandardNormal
-from ..core import Compose, Flow
+from ..core import Compose, Flow, declared_context
 from ..elementwise.mixture import LogisticMixtureCDF
 from ..images.conv1x1 import InvertibleConv1x1
 from ..images.dequantize import Dequantize
@@ -12,6 +12,7 @@ from ..images.multiscale import MultiScale, scale_shapes
 from ..images.norms import ActNorm
 from ..images.preprocess import preprocessing
 from ..images.variational import VariationalDequantize
+from ..recipes import Recipe, Settings
 from .image import ImageCoupling
 
 __all__ = ["FlowPlusPlus"]
@@ -32,6 +33,7 @@ class FlowPlusPlus(Flow):
         hidden: Channels of the networks.
         components: Of each mixture.
         context_dim: Width of a context, or None.
+        context_shape: In its place, the shape of one context: (K,), or (K, H', W') for images.
         variational: Whether the noise is learned; uniform if not.
         blocks: Of each network: gated convolutions and attention (10 in the paper).
         preprocess: What the flow sees of a pixel: "scale", "centre", "logit" or the logit's alpha
@@ -49,11 +51,13 @@ class FlowPlusPlus(Flow):
 
     def __init__(self, shape: tuple[int, int, int], levels: int = 256, scales: int = 2, steps: int = 4, hidden: int = 32,
                  components: int = 8, context_dim: int | None = None, variational: bool = True,
-                 blocks: int = 2, preprocess: str | float = "logit"):
+                 blocks: int = 2, context_shape: tuple[int, ...] | None = None, preprocess: str | float = "logit"):
+        context_shape = declared_context(context_dim, context_shape)
 
         def chain(shape, mask):
             return Compose(*(f for k in range(steps) for f in (
-                ImageCoupling(shape, LogisticMixtureCDF(components), hidden, mask, k % 2 == 1, context_dim, "attention", blocks),
+                ImageCoupling(shape, LogisticMixtureCDF(components), hidden, mask, swap=k % 2 == 1, net="attention", blocks=blocks,
+                              context_shape=context_shape),
                 *([InvertibleConv1x1(shape)] if shape[0] > 1 else []), ActNorm(shape))))
 
         body = MultiScale(shape, [chain(s, "channel") for s in scale_shapes(shape, scales)], hidden=hidden)
@@ -61,3 +65,12 @@ class FlowPlusPlus(Flow):
         super().__init__(StandardNormal(math.prod(shape)),
                          Compose(body, chain(tuple(shape), "checkerboard"), *preprocessing(preprocess), noise))
         self.levels = levels
+
+
+RECIPES = (
+    Recipe("flowpp", FlowPlusPlus, over="images",
+           small=Settings(dict(scales=2, steps=2, hidden=32, components=8), dict(steps=2000, batch_size=32, lr=1e-3)),
+           # section 4: CIFAR-10; the paper gives no length: 300 epochs
+           paper=Settings(dict(scales=1, steps=4, hidden=96, components=32, blocks=10),
+                          dict(epochs=300, batch_size=64, lr=3e-4, clip=1.0))),
+)

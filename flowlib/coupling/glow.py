@@ -4,13 +4,14 @@ from __future__ import annotations
 import math
 
 from ..bases import StandardNormal
-from ..core import Compose, Flow
+from ..core import Compose, Flow, declared_context
 from ..elementwise.affine import Affine
 from ..images.conv1x1 import InvertibleConv1x1
 from ..images.dequantize import Dequantize
 from ..images.multiscale import MultiScale, scale_shapes
 from ..images.norms import ActNorm
 from ..images.preprocess import preprocessing
+from ..recipes import Recipe, Settings
 from ..reversible import Reversible
 from .image import ImageCoupling
 
@@ -32,6 +33,7 @@ class Glow(Flow):
         steps: K.
         hidden: Channels of the networks (512 in the paper).
         context_dim: Width of a context, a one-hot class for a class-conditional model, or None.
+        context_shape: In its place, the shape of one context: (K,), or (K, H', W') for images.
         learn_prior: Whether the factored-out half is Gaussianised given the other.
         save_memory: Recompute activations in the backward pass (`Reversible`).
         preprocess: What the flow sees of a pixel: "scale", "centre", "logit" or the logit's alpha
@@ -48,13 +50,22 @@ class Glow(Flow):
 
     def __init__(self, shape: tuple[int, int, int], levels: int = 256, scales: int = 3, steps: int = 8, hidden: int = 64,
                  context_dim: int | None = None, learn_prior: bool = True, save_memory: bool = False,
-                 preprocess: str | float = "centre"):
+                 context_shape: tuple[int, ...] | None = None, preprocess: str | float = "centre"):
+        context_shape = declared_context(context_dim, context_shape)
         chain = Reversible if save_memory else Compose
 
         def step(shape):
-            return ImageCoupling(shape, Affine(), hidden, context_dim=context_dim), InvertibleConv1x1(shape), ActNorm(shape)
+            return ImageCoupling(shape, Affine(), hidden, context_shape=context_shape), InvertibleConv1x1(shape), ActNorm(shape)
 
         layers = [chain(*(f for _ in range(steps) for f in step(s))) for s in scale_shapes(shape, scales)]
         body = MultiScale(shape, layers, hidden=hidden, learn_prior=learn_prior)
         super().__init__(StandardNormal(math.prod(shape)), Compose(body, *preprocessing(preprocess), Dequantize(levels)))
         self.levels = levels
+
+
+RECIPES = (
+    Recipe("glow", Glow, over="images",
+           small=Settings(dict(scales=2, steps=8, hidden=64), dict(steps=9000, batch_size=32, lr=5e-3)),
+           # section 5 and appendix A: CIFAR-10, 8 workers of 64 images
+           paper=Settings(dict(scales=3, steps=32, hidden=512), dict(epochs=1800, batch_size=512, lr=1e-3))),
+)
