@@ -58,7 +58,7 @@ def test_kill_and_resume_bit_for_bit(tmp_path, capsys):
     killed = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, "-m", "flowlib.train", *COMMAND, "--out", str(killed)], env=environment,
                                stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 900
     while not (killed / "training.safetensors").exists() or steps_done(killed) < 200:
         assert process.poll() is None and time.monotonic() < deadline, process.stderr.read().decode()
         time.sleep(0.002)
