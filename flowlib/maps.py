@@ -39,7 +39,7 @@ class AffineMap(Bijection):
         self.latent_ndim = self.event_ndim = ndim
         self.axes = tuple(range(-ndim, 0))
         for name, value in (("scale", scale), ("shift", shift)):
-            tensor = torch.as_tensor(value)
+            tensor = torch.as_tensor(value, device=None if isinstance(value, Tensor) else "cpu")
             if not bool(tensor.isfinite().all()) or (name == "scale" and not bool((tensor != 0).all())):
                 raise ValueError(f"AffineMap needs a finite, non-zero scale and a finite shift, got {name} = {value}")
             if isinstance(value, Tensor) and value.ndim:
@@ -233,7 +233,7 @@ class Permutation(Bijection):
     def __init__(self, order: int | list[int] | Tensor):
         super().__init__()
         order = torch.randperm(order) if isinstance(order, int) else torch.as_tensor(order)
-        if order.ndim != 1 or not torch.equal(order.sort().values, torch.arange(len(order), device=order.device)):
+        if order.ndim != 1 or not (order.is_meta or torch.equal(order.sort().values, torch.arange(len(order), device=order.device))):
             raise ValueError(f"Permutation expected each of 0..D-1 once, got {order.tolist()}")
         self.event_shape = self.latent_shape = (len(order),)
         self.register_buffer("order", order.clone())
