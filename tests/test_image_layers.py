@@ -171,9 +171,23 @@ def test_the_split_prior_starts_as_a_plain_gaussian_and_then_looks_at_the_kept_h
         lambda v: plain.inverse(v)[0], x, 3)[:, y_after] != 0).sum()
 
 
+def test_the_split_prior_of_a_conditional_model_reads_the_context():
+    flow = fl.Glow((1, 4, 4), levels=17, scales=2, steps=1, hidden=4, context_dim=3)
+    body = flow.bijection.bijections[0].double()
+    torch.nn.init.normal_(body.priors[0].body[-1].weight)  # all couplings still are the identity
+    z, a, b = torch.randn(5, 16, dtype=D), *torch.eye(3, dtype=D)[:2]
+    assert not torch.allclose(body(z, a)[0], body(z, b)[0])
+    assert (body.inverse(body(z, a)[0], a)[0] - z).abs().max() < 1e-9
+    x, log_det = body(z, torch.stack([a, b])[:, None])  # a context may bring axes
+    assert x.shape == (2, 5, 1, 4, 4) and torch.allclose(log_det[1], body(z, b)[1])
+
+
 def test_layers_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"\(4, 4, 4\)"):
         fl.MultiScale((1, 8, 8), [fl.ActNorm((2, 4, 4))])
+    layers = [fl.ActNorm(s) for s in fl.scale_shapes((1, 8, 8), 2)]
+    with pytest.raises(ValueError, match="2 scales need as many"):
+        fl.MultiScale((1, 8, 8), layers, before=[fl.ActNorm((1, 8, 8))])
 
 
 # --- couplings

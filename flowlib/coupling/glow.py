@@ -22,8 +22,8 @@ class Glow(Flow):
     r"""Glow (Kingma and Dhariwal 2018, arXiv:1807.03039) over integer pixels.
 
     A step is, to the latent: ActNorm, `InvertibleConv1x1`, affine `ImageCoupling`. `steps` of them make a scale, after which
-    half of the channels is factored out and Gaussianised given the other half (`MultiScale`: the split prior, which
-    starts as a plain Gaussian). Pixels are uniformly dequantized, so `log_prob` is a lower bound and random.
+    half of the channels is factored out and Gaussianised given the other half and the context (`MultiScale`: the split
+    prior, which starts as a plain Gaussian). Pixels are uniformly dequantized, so `log_prob` is a lower bound and random.
     Call `initialize(batch)` first (`train.fit` does). Cost: one pass of all networks, both ways.
 
     Args:

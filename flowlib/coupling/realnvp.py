@@ -7,7 +7,7 @@ from ..bases import StandardNormal
 from ..core import Compose, Flow, declared_context
 from ..elementwise.affine import Affine
 from ..images.dequantize import Dequantize
-from ..images.multiscale import MultiScale, scale_shapes
+from ..images.multiscale import MultiScale, scale_shapes, unsqueezed_shapes
 from ..images.norms import ActNorm, BatchNorm
 from ..images.preprocess import preprocessing
 from ..recipes import FLAT, Recipe, Settings
@@ -85,10 +85,8 @@ class RealNVPImage(Flow):
                 ImageCoupling(shape, Affine(), hidden, mask, swap=k % 2 == 1, net="residual", blocks=blocks,
                               context_shape=context_shape), normalise(shape))))
 
-        shapes = scale_shapes(shape, scales)
-        unsqueezed = [tuple(shape), *((c // 2, h, w) for c, h, w in shapes[:-1])]
-        body = MultiScale(shape, [couplings(s, "channel") for s in shapes], [couplings(s, "checkerboard") for s in unsqueezed],
-                          hidden=hidden)
+        body = MultiScale(shape, [couplings(s, "channel") for s in scale_shapes(shape, scales)],
+                          [couplings(s, "checkerboard") for s in unsqueezed_shapes(shape, scales)], hidden=hidden)
         super().__init__(StandardNormal(math.prod(shape)), Compose(body, *preprocessing(preprocess), Dequantize(levels)))
         self.levels = levels
 

@@ -5,7 +5,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["NETS", "ConvNet", "GatedAttentionNet", "ResidualNet"]
+__all__ = ["NETS", "ConvNet", "GatedAttentionNet", "ResidualNet", "at_pixels"]
+
+
+def at_pixels(context: Tensor | None, shape: tuple[int, ...] | None, size: tuple[int, int]) -> Tensor | None:
+    """A context of this declared shape for a layer of H, W = `size`, (..., K, H, W): (..., K) is the same at every pixel,
+    (..., K, H', W') is averaged down, as on a coarser scale. None for a layer that declares none."""
+    if shape is None:
+        return None
+    if len(shape) == 1:
+        return context[..., None, None].expand(*context.shape, *size)
+    pooled = F.adaptive_avg_pool2d(context.reshape(-1, *context.shape[-3:]), size)
+    return pooled.reshape(*context.shape[:-2], *size)
 
 
 class _ImageNet(nn.Module):
