@@ -233,7 +233,8 @@ class Permutation(Bijection):
     def __init__(self, order: int | list[int] | Tensor):
         super().__init__()
         order = torch.randperm(order) if isinstance(order, int) else torch.as_tensor(order)
-        if order.ndim != 1 or not (order.is_meta or torch.equal(order.sort().values, torch.arange(len(order), device=order.device))):
+        places = torch.arange(len(order), device=order.device) if order.ndim == 1 else None
+        if places is None or not (order.is_meta or torch.equal(order.sort().values, places)):
             raise ValueError(f"Permutation expected each of 0..D-1 once, got {order.tolist()}")
         self.event_shape = self.latent_shape = (len(order),)
         self.register_buffer("order", order.clone())

@@ -29,7 +29,8 @@ class Recipe:
 
     Attributes:
         name: After `--model`.
-        model: Its class: `model(shape, levels=..., preprocess=..., **size)` of integer images, `model(dim, **size)` of vectors.
+        model: Its class: `model(shape, levels=..., preprocess=..., **size)` of integer images, `model(dim, **size)` of
+            vectors.
         over: "images", or "vectors": all pixels of an image at once.
         small: For two CPU cores: minutes.
         paper: As the paper has it; optimizer, schedule and averaging are `train.fit`'s. None where it has no such model.

@@ -21,10 +21,10 @@ __all__ = ["Glow"]
 class Glow(Flow):
     r"""Glow (Kingma and Dhariwal 2018, arXiv:1807.03039) over integer pixels.
 
-    A step is, to the latent: ActNorm, `InvertibleConv1x1`, affine `ImageCoupling`. `steps` of them make a scale, after which
-    half of the channels is factored out and Gaussianised given the other half and the context (`MultiScale`: the split
-    prior, which starts as a plain Gaussian). Pixels are uniformly dequantized, so `log_prob` is a lower bound and random.
-    Call `initialize(batch)` first (`train.fit` does). Cost: one pass of all networks, both ways.
+    A step is, to the latent: ActNorm, `InvertibleConv1x1`, affine `ImageCoupling`. `steps` of them make a scale, after
+    which half of the channels is factored out and Gaussianised given the other half and the context (`MultiScale`: the
+    split prior, which starts as a plain Gaussian). Pixels are uniformly dequantized, so `log_prob` is a lower bound and
+    random. Call `initialize(batch)` first (`train.fit` does). Cost: one pass of all networks, both ways.
 
     Args:
         shape: (C, H, W), H and W divisible by 2^scales.
@@ -59,7 +59,8 @@ class Glow(Flow):
 
         layers = [chain(*(f for _ in range(steps) for f in step(s))) for s in scale_shapes(shape, scales)]
         body = MultiScale(shape, layers, hidden=hidden, learn_prior=learn_prior)
-        super().__init__(StandardNormal(math.prod(shape)), Compose(body, *preprocessing(preprocess), Dequantize(levels)))
+        super().__init__(StandardNormal(math.prod(shape)),
+                         Compose(body, *preprocessing(preprocess), Dequantize(levels)))
         self.levels = levels
 
 

@@ -87,7 +87,8 @@ class RealNVPImage(Flow):
 
         body = MultiScale(shape, [couplings(s, "channel") for s in scale_shapes(shape, scales)],
                           [couplings(s, "checkerboard") for s in unsqueezed_shapes(shape, scales)], hidden=hidden)
-        super().__init__(StandardNormal(math.prod(shape)), Compose(body, *preprocessing(preprocess), Dequantize(levels)))
+        super().__init__(StandardNormal(math.prod(shape)),
+                         Compose(body, *preprocessing(preprocess), Dequantize(levels)))
         self.levels = levels
 
 

@@ -16,9 +16,9 @@ ROUNDINGS = 32  # the same in units of the last place of the unit interval
 
 
 class PixelNoise(Bijection):
-    """Pixels 0..L-1 and points of the unit cube: what `Dequantize` and `VariationalDequantize` share. The noise of a pixel lies
-    in $[e, 1-e]$, so that rounding does not carry it into the next cell; its density is that much higher, and never clamped:
-    atoms would make the bound no bound."""
+    """Pixels 0..L-1 and points of the unit cube: what `Dequantize` and `VariationalDequantize` share. The noise of a
+    pixel lies in $[e, 1-e]$, so that rounding does not carry it into the next cell; its density is that much higher,
+    and never clamped: atoms would make the bound no bound."""
 
     likelihood = "bound"
 
@@ -37,7 +37,7 @@ class PixelNoise(Bijection):
         ulp = self.levels * torch.finfo(dtype).eps
         edge = max(min(EDGE, ROUNDINGS * ulp), 2 * ulp)  # (x + u) / L and its product with L are off by 1.5 of them
         if edge >= 0.25:
-            raise ValueError(f"{dtype} is too coarse for pixels of {self.levels} levels: use a flow of a finer dtype (.double())")
+            raise ValueError(f"{dtype} is too coarse for pixels of {self.levels} levels: use a finer dtype (.double())")
         return edge
 
     def _read(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,29 +61,33 @@ class PixelNoise(Bijection):
 
     def _log_volume(self, v: Tensor) -> float:
         """The log-density of uniform noise: $D \\ln L - D \\ln(1 - 2e)$."""
-        return v.shape[v.ndim - self.event_ndim :].numel() * (math.log(self.levels) - math.log1p(-2 * self.edge(v.dtype)))
+        dims = v.shape[v.ndim - self.event_ndim :].numel()
+        return dims * (math.log(self.levels) - math.log1p(-2 * self.edge(v.dtype)))
 
 
 class Dequantize(PixelNoise):
-    r"""Uniform dequantization of pixels 0..L-1. `inverse` is random: $v = (x + u)/L$ with u uniform on $[e, 1-e]^D$, and returns
-    $-\ln q(v|x) = -D \ln L + D \ln(1 - 2e)$ as its log-det; `forward` is $x = \lfloor L v \rfloor$ with the opposite log-det.
+    r"""Uniform dequantization of pixels 0..L-1. `inverse` is random: $v = (x + u)/L$ with u uniform on $[e, 1-e]^D$,
+    and returns $-\ln q(v|x) = -D \ln L + D \ln(1 - 2e)$ as its log-det; `forward` is $x = \lfloor L v \rfloor$ with the
+    opposite log-det.
 
-    So `log_prob` of a flow that ends with it is one sample of $E_q[\ln p(v) - \ln q(v|x)]$, a lower bound of $\ln P(x)$ for
-    every density p (Theis et al. 2016, arXiv:1511.01844, section 3.1). u is kept e off both edges of its cell, so that the
-    integers come back exactly from a trained flow too: for 256 levels $e = 2^{-10}$ in float32, which costs
-    $-\log_2(1 - 2e) = 0.0028$ bits/dim of a smooth density, and less than $10^{-10}$ in float64. Cost: O(D).
+    So `log_prob` of a flow that ends with it is one sample of $E_q[\ln p(v) - \ln q(v|x)]$, a lower bound of $\ln P(x)$
+    for every density p (Theis et al. 2016, arXiv:1511.01844, section 3.1). u is kept e off both edges of its cell, so
+    that the integers come back exactly from a trained flow too: for 256 levels $e = 2^{-10}$ in float32, which costs at
+    most about $-\log_2(1 - 2e) = 0.0028$ bits/dim (0.0007 on the shipped Glow of MNIST), and less than $10^{-10}$ in
+    float64. Cost: O(D).
 
     Args:
         levels: L; uint8 out up to 256 levels, int64 above.
         ndim: Number of axes of one event, 3 for images.
 
     Raises:
-        ValueError: Fewer than two levels; an input of `inverse` that is not of an integer type; a flow of a dtype too coarse
-            for so many levels (2^20 in float32, 128 in float16).
+        ValueError: Fewer than two levels; an input of `inverse` that is not of an integer type; a flow of a dtype too
+            coarse for so many levels (2^20 in float32, 128 in float16).
 
     Example:
         >>> from flowlib import Dequantize
-        >>> v, log_det = Dequantize(256).double().inverse(torch.zeros(1, 2, 2, dtype=torch.uint8)); log_det / 4  # -ln 256
+        >>> v, log_det = Dequantize(256).double().inverse(torch.zeros(1, 2, 2, dtype=torch.uint8))
+        >>> log_det / 4  # -ln 256
         tensor(-5.5452, dtype=torch.float64)
     """
 

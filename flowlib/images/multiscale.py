@@ -43,10 +43,11 @@ def unsqueezed_shapes(shape: tuple[int, int, int], scales: int) -> list[tuple[in
 class MultiScale(Bijection):
     r"""All latents as one vector to the image, over several scales (Dinh et al. 2017, arXiv:1605.08803, section 3.6).
 
-    To the latent: squeeze, the scale's layers, then half of the channels is *factored out* and Gaussianised given the other
-    half, $z = (y - \mu(h))\,e^{-s(h)}$, which goes on to the next scale; where the layers read a context, $\mu$ and s do, too. So every latent is kept, the base is N(0, I), and the map
-    stays a bijection: encode and decode are exact. $\mu$ and s start at zero. With `learn_prior=False` the factored-out half is
-    taken as it is. Cost: that of all layers, both ways.
+    To the latent: squeeze, the scale's layers, then half of the channels is *factored out* and Gaussianised given the
+    other half, $z = (y - \mu(h))\,e^{-s(h)}$, which goes on to the next scale; where the layers read a context, $\mu$
+    and s do, too. So every latent is kept, the base is N(0, I), and the map stays a bijection: encode and decode are
+    exact. $\mu$ and s start at zero. With `learn_prior=False` the factored-out half is taken as it is. Cost: that of
+    all layers, both ways.
 
     Args:
         shape: (C, H, W) of the image.
@@ -73,7 +74,7 @@ class MultiScale(Bijection):
         shapes = scale_shapes(shape, len(layers))
         unsqueezed = unsqueezed_shapes(shape, len(layers))
         if before and len(before) != len(layers):
-            raise ValueError(f"{len(layers)} scales need as many layers before their squeezes, or none, got {len(before)}")
+            raise ValueError(f"{len(layers)} scales need as many layers before their squeezes, got {len(before)}")
         for f, expected in zip([*layers, *(before or [])], shapes + unsqueezed):
             if f.event_shape != expected or f.latent_shape != expected:
                 raise ValueError(f"the layers of this scale should have shape {expected}, not {f.event_shape}")

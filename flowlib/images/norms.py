@@ -12,7 +12,7 @@ __all__ = ["ActNorm", "BatchNorm", "DiagonalScale"]
 
 
 class _PerChannel(Bijection):
-    """A layer with one number per coordinate of a vector (D,), or per channel of an event (C, ...) of any further axes."""
+    """A layer with one number a coordinate of a vector (D,), or a channel of an event (C, ...) of any further axes."""
 
     def __init__(self, shape: int | tuple[int, ...]):
         super().__init__()
@@ -37,14 +37,14 @@ class DiagonalScale(_PerChannel):
     r"""$x_i = z_i e^{s_i}$ with $\log|\det| = \sum_i s_i$: the layer at the latent end of NICE (Dinh et al. 2015,
     arXiv:1410.8516, section 3.3). Without it a NICE model preserves volume and cannot fit data of another scale.
 
-    `initialize` sets s so that the latents of the batch have the standard deviation `std` in every coordinate. Cost: O(D).
+    `initialize` sets s so that the latents of the batch have the standard deviation `std` in every channel. Cost: O(D).
 
     Args:
         dim: D, or a shape (C, ...): one scale a channel.
         std: Standard deviation of the base.
 
     Raises:
-        ValueError: A start from fewer than two values a channel, or from values that are not finite; nothing is set then.
+        ValueError: A start from fewer than two values a channel, or from values that are not finite.
 
     Example:
         >>> from flowlib import DiagonalScale
@@ -70,26 +70,27 @@ class DiagonalScale(_PerChannel):
             self.check(batch, context, inverse)
             rows = self._rows(batch)
             if len(rows) < 2 or not bool(rows.isfinite().all()):
-                raise ValueError("a data-dependent start needs at least two values in each channel, and all of them finite")
-            log_ratio = (rows.std(0).clamp(min=1e-4) / self.std).log()  # a constant channel has no scale: keep it finite
+                raise ValueError("a data-dependent start needs at least two values in each channel, all of them finite")
+            log_ratio = (rows.std(0).clamp(min=1e-4) / self.std).log()  # finite for a constant channel, too
             self._start(rows.mean(0).reshape(self.per_channel), log_ratio.reshape(self.per_channel), inverse)
             self.initialized.fill_(True)
         return super().initialize(batch, context, inverse)
 
     def _start(self, mean: Tensor, log_ratio: Tensor, inverse: bool) -> None:
-        """From the mean and the log of the deviation, over `std`, of a batch at the data side (`inverse`) or the latent side."""
+        """From mean and ln(deviation / std) of a batch at the data side (`inverse`) or the latent side."""
         self.log_scale.copy_(log_ratio if inverse else -log_ratio)
 
 
 class ActNorm(DiagonalScale):
-    r"""$x = z\,e^{s_c} + b_c$ per channel, with $\log|\det| = HW \sum_c s_c$ (Kingma and Dhariwal 2018, arXiv:1807.03039,
-    section 3.1). `initialize` sets s and b so that the latents of its batch have mean 0 and variance 1. Cost: O(D) both ways.
+    r"""$x = z\,e^{s_c} + b_c$ per channel, with $\log|\det| = HW \sum_c s_c$ (Kingma and Dhariwal 2018,
+    arXiv:1807.03039, section 3.1). `initialize` sets s and b so that the latents of its batch have mean 0 and variance
+    1. Cost: O(D) both ways.
 
     Args:
         shape: (C, H, W) for images, (C, T) for sequences; (D,) or D for vectors.
 
     Raises:
-        ValueError: A start from fewer than two values a channel, or from values that are not finite; nothing is set then.
+        ValueError: A start from fewer than two values a channel, or from values that are not finite.
 
     Example:
         >>> from flowlib import ActNorm
@@ -114,11 +115,12 @@ class ActNorm(DiagonalScale):
 
 
 class BatchNorm(_PerChannel):
-    r"""Batch normalisation as RealNVP has it (Dinh et al. 2017, arXiv:1605.08803, section 3.7 and appendix E): to the latent,
-    $z = (x - \mu)/\sqrt{\sigma^2 + \epsilon}$ with $\log|\det dz/dx| = -\tfrac{HW}{2} \sum_c \ln(\sigma_c^2 + \epsilon)$.
+    r"""Batch normalisation as RealNVP has it (Dinh et al. 2017, arXiv:1605.08803, section 3.7 and appendix E): to the
+    latent, $z = (x - \mu)/\sqrt{\sigma^2 + \epsilon}$ with $\log|\det dz/dx| = -\tfrac{HW}{2} \sum_c \ln(\sigma_c^2 +
+    \epsilon)$.
 
-    In training, `inverse` takes mean and variance of the batch, so a row's density depends on the other rows, and updates
-    the running ones; `eval`, and `forward` (sampling) always, use the running ones. Cost: O(D) both ways.
+    In training, `inverse` takes mean and variance of the batch, so a row's density depends on the other rows, and
+    updates the running ones; `eval`, and `forward` (sampling) always, use the running ones. Cost: O(D) both ways.
 
     Args:
         shape: (C, H, W) for images, (C, T) for sequences; (D,) or D for vectors.

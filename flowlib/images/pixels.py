@@ -44,8 +44,9 @@ class Reshape(Bijection):
 class Pixels(Flow):
     r"""An image model over integer pixels 0..L-1, made of a flow over vectors of all C H W sub-pixels.
 
-    Data to latent: dequantize to v in [0, 1], flatten, preprocess, and on through the vector flow. All log-dets are inside, so `bits_per_dim(log_prob, C H W)` has
-    nothing to add. `log_prob` is a lower bound (uniform dequantization) and random. Cost: that of the vector flow.
+    Data to latent: dequantize to v in [0, 1], flatten, preprocess, and on through the vector flow. All log-dets are
+    inside, so `bits_per_dim(log_prob, C H W)` has nothing to add. `log_prob` is a lower bound (uniform dequantization)
+    and random. Cost: that of the vector flow.
 
     Args:
         flow: A flow over vectors of C H W numbers.
@@ -66,5 +67,6 @@ class Pixels(Flow):
     def __init__(self, flow: Flow, shape: tuple[int, int, int], levels: int = 256, preprocess: str | float = "scale"):
         if flow.event_shape != (math.prod(shape),):
             raise ValueError(f"images of shape {tuple(shape)} need a flow over ({math.prod(shape)},), got {flow.event_shape}")
-        super().__init__(flow.base, Compose(flow.bijection, *preprocessing(preprocess, 1), Reshape(flow.event_shape, shape), Dequantize(levels)))
+        super().__init__(flow.base, Compose(flow.bijection, *preprocessing(preprocess, ndim=1),
+                                            Reshape(flow.event_shape, shape), Dequantize(levels)))
         self.levels = levels

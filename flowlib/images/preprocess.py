@@ -1,4 +1,4 @@
-"""What dequantized pixels become before the flow sees them: a choice of the data set, the same for every model of it."""
+"""What dequantized pixels become before a flow sees them: a choice of the data set, the same for all its models."""
 from __future__ import annotations
 
 from ..core import Bijection, Inverse
@@ -13,12 +13,13 @@ FOLDER = 0.05  # for a folder of images
 
 
 def preprocessing(name: str | float, ndim: int = 3) -> list[Bijection]:
-    r"""The maps between pixels $v \in [0, 1]$ and what the flow models, in the generative direction; their log-dets count.
+    r"""The maps between pixels $v \in [0, 1]$ and what a flow models, in the generative direction; log-dets count.
 
     Args:
         name: "scale": v itself, so no map at all. "centre": $v - 1/2$. "logit" or a number $\alpha \in (0, 1/2)$:
-            $\operatorname{logit}(\alpha + (1 - 2\alpha) v)$, with $\alpha = 0.05$ for "logit" (Dinh et al. 2017, arXiv:1605.08803,
-            section 4.1); for MNIST $10^{-6}$ is usual, too (Papamakarios et al. 2017, arXiv:1705.07057, appendix D).
+            $\operatorname{logit}(\alpha + (1 - 2\alpha) v)$, with $\alpha = 0.05$ for "logit" (Dinh et al. 2017,
+            arXiv:1605.08803, section 4.1); for MNIST $10^{-6}$ is usual, too (Papamakarios et al. 2017,
+            arXiv:1705.07057, appendix D).
         ndim: Number of axes of one image.
 
     Returns:

@@ -14,13 +14,14 @@ __all__ = ["VariationalDequantize"]
 
 
 class VariationalDequantize(PixelNoise):
-    r"""Dequantization of pixels 0..L-1 by a conditional flow: $v = (x + u)/L$ with $u = \sigma(g(\epsilon; x))$, $\epsilon \sim
-    N(0, I)$, g a chain of affine checkerboard couplings that read x. `inverse` is random and returns $-\ln q(v|x)$ as its
-    log-det, $\ln q(v|x) = \ln q(u|x) + D \ln L$; `forward` is $x = \lfloor L v\rfloor$ with $+\ln q(v|x)$.
+    r"""Dequantization of pixels 0..L-1 by a conditional flow: $v = (x + u)/L$ with
+    $u = e + (1-2e)\,\sigma(g(\epsilon; x))$, $\epsilon \sim N(0, I)$, g a chain of affine checkerboard couplings that
+    read x. `inverse` is random and returns $-\ln q(v|x)$ as its log-det, $\ln q(v|x) = \ln q(u|x) + D \ln L$; `forward`
+    is $x = \lfloor L v\rfloor$ with $+\ln q(v|x)$.
 
-    $E_q[\ln p(v) - \ln q(v|x)] \le \ln P(x)$ for every p (Ho et al. 2019, arXiv:1902.00275, section 3.1). q comes near uniform
-    noise but does not hold it: a sigmoid of Gaussians is 0.014 bits/dim away at best. u is computed in float32 or better and
-    then rescaled to $[e, 1-e]$ as in `Dequantize`, volume included. Cost: `layers` network passes, both ways.
+    $E_q[\ln p(v) - \ln q(v|x)] \le \ln P(x)$ for every p (Ho et al. 2019, arXiv:1902.00275, section 3.1). q comes near
+    uniform noise but does not hold it: a sigmoid of Gaussians is 0.014 bits/dim away at best. u is computed in float32
+    or better; e is that of `Dequantize`. Cost: `layers` network passes, both ways.
 
     Args:
         shape: (C, H, W).
@@ -50,7 +51,7 @@ class VariationalDequantize(PixelNoise):
     def forward(self, z, context=None):
         x, edge = self._floor(z), self.edge(z.dtype)
         u = (z * self.levels - x - edge) / (1 - 2 * edge)
-        h = torch.logit(u, torch.finfo(z.dtype).eps)  # a point at an edge of its cell, where q is 0, counts as the nearest inside
+        h = torch.logit(u, torch.finfo(z.dtype).eps)  # q is 0 at the edges of a cell: the nearest point inside
         epsilon, log_det = self.noise.inverse(h, self._context(x))
         return self._integers(x), self._log_q(epsilon, h, -log_det)
 

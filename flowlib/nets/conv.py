@@ -9,8 +9,8 @@ __all__ = ["NETS", "ConvNet", "GatedAttentionNet", "ResidualNet", "at_pixels"]
 
 
 def at_pixels(context: Tensor | None, shape: tuple[int, ...] | None, size: tuple[int, int]) -> Tensor | None:
-    """A context of this declared shape for a layer of H, W = `size`, (..., K, H, W): (..., K) is the same at every pixel,
-    (..., K, H', W') is averaged down, as on a coarser scale. None for a layer that declares none."""
+    """A context of this declared shape for a layer of H, W = `size`, (..., K, H, W): (..., K) is the same at every
+    pixel, (..., K, H', W') is averaged down, as on a coarser scale. None for a layer that declares none."""
     if shape is None:
         return None
     if len(shape) == 1:
@@ -32,7 +32,7 @@ class _ImageNet(nn.Module):
         if context is not None:
             batch = torch.broadcast_shapes(x.shape[:-3], context.shape[:-3])
             x = torch.cat([x.expand(*batch, *x.shape[-3:]), context.expand(*batch, *context.shape[-3:])], -3)
-        # Channels last in memory: convolutions of few channels take half the time. Said by axes, which vmap understands.
+        # Channels last in memory: convolutions of few channels take half the time. Said by axes, as vmap knows them.
         h = self.body(x.reshape(-1, *x.shape[-3:]).movedim(-3, -1).contiguous().movedim(-1, -3))
         return h.reshape(*x.shape[:-3], *h.shape[1:])
 
@@ -73,8 +73,8 @@ class ResidualNet(_ImageNet):
 
 
 class _GatedConv(nn.Module):
-    """x + a * sigmoid(b) with (a, b) from concatenated-ELU features, then a norm over channels and pixels together (the paper's
-    is over the channels of each pixel)."""
+    """x + a * sigmoid(b) with (a, b) from concatenated-ELU features, then a norm over channels and pixels together (the
+    paper's is over the channels of each pixel)."""
 
     def __init__(self, hidden):
         super().__init__()
@@ -91,8 +91,8 @@ class _GatedConv(nn.Module):
 class _Attention(nn.Module):
     """Self-attention over all pixels, gated and residual, with a learned place code and the norm of `_GatedConv`.
 
-    Few pixels take the plain product: as fast as the fused one, which cannot be differentiated twice on the CPU. A second
-    derivative over more pixels needs `torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`."""
+    Few pixels take the plain product: as fast as the fused one, which cannot be differentiated twice on the CPU. A
+    second derivative over more pixels needs `torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`."""
 
     def __init__(self, hidden, height, width, heads=4):
         super().__init__()

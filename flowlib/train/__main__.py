@@ -60,8 +60,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--compile", action="store_true", help="compile with torch.compile")
     add("--threads", type=threads, default=1, help="CPU threads (1); small networks gain little from more, and results may differ "
         "in the last bits")
-    add("--preprocess", type=preprocess, metavar="{scale,centre,logit,ALPHA}", help="what the flow sees of pixels in [0, 1] "
-        "(the logit, with alpha = 1e-5 for MNIST and Fashion-MNIST, 0.05 for all others)")
+    add("--preprocess", type=preprocess, metavar="{scale,centre,logit,ALPHA}",
+        help="what the flow sees of pixels in [0, 1] (the logit: alpha = 1e-5 for MNIST and Fashion-MNIST, else 0.05)")
     args = parser.parse_args(arguments)
     if args.data not in data.READERS and not (args.data and Path(args.data).is_dir()):
         parser.error(f"argument --data: {args.data!r} is no folder, and no data set: {', '.join(data.READERS)}")
