@@ -7,7 +7,7 @@ from .core import Bijection, Compose, Flow, Inverse, InversionError, load, save
 from .coupling.flowpp import FlowPlusPlus
 from .coupling.glow import Glow
 from .coupling.image import ImageCoupling
-from .coupling.nice import NICE, DiagonalScale
+from .coupling.nice import NICE
 from .coupling.nsf import NSF
 from .coupling.realnvp import RealNVP, RealNVPImage
 from .coupling.vector import Coupling
@@ -24,7 +24,7 @@ from .finite.sylvester import Sylvester
 from .images.conv1x1 import InvertibleConv1x1
 from .images.dequantize import Dequantize, bits_per_dim
 from .images.multiscale import MultiScale, scale_shapes
-from .images.norms import ActNorm, BatchNorm
+from .images.norms import ActNorm, BatchNorm, DiagonalScale
 from .images.pixels import Pixels, Reshape
 from .images.squeeze import Squeeze, checkerboard
 from .images.variational import VariationalDequantize

@@ -7,6 +7,7 @@
 """
 from __future__ import annotations
 
+import copy
 import functools
 
 import torch
@@ -432,7 +433,14 @@ class Flow(nn.Module, metaclass=Recorded):
         if not waiting:
             return
         self._check(batch, context, self.event_shape)
-        self.bijection.initialize(batch, context)
+        self.bijection.check(batch, context, inverse=True)
+        before = [copy.deepcopy(layer.state_dict()) for layer in waiting]
+        try:
+            self.bijection.initialize(batch, context)
+        except Exception:  # all layers are started, or none
+            for layer, state in zip(waiting, before):
+                layer.load_state_dict(state)
+            raise
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             for layer in waiting:
                 for tensor in layer.state_dict().values():

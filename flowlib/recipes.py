@@ -29,11 +29,11 @@ class Recipe:
 
     Attributes:
         name: After `--model`.
-        model: Its class: `model(shape, levels=..., **size)` of integer images, `model(dim, **size)` of vectors.
+        model: Its class: `model(shape, levels=..., preprocess=..., **size)` of integer images, `model(dim, **size)` of
+            vectors.
         over: "images", or "vectors": all pixels of an image at once.
         small: For two CPU cores: minutes.
         paper: As the paper has it; optimizer, schedule and averaging are `train.fit`'s. None where it has no such model.
-        preprocess: How the pixels become vectors (`images.pixels.Pixels`).
     """
 
     name: str
@@ -41,7 +41,6 @@ class Recipe:
     over: str
     small: Settings
     paper: Settings | None = None
-    preprocess: str = "logit"
 
     def settings(self, config: str) -> Settings:
         """The settings of one config, "small" or "paper"; copies, to be changed freely.

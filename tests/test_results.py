@@ -82,16 +82,16 @@ def test_a_shipped_model_is_that_of_its_row(name):
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
-def test_off_the_edges_integers_come_back_and_the_bound_hardly_moves(monkeypatch, name):
+def test_off_the_edges_integers_come_back_at_no_more_than_the_price_that_the_docstring_states(monkeypatch, name):
     flow, x = load(results.CHECKPOINTS / f"{name}-glow").eval().requires_grad_(False), data.load(f"{name}-small", "test").x
     torch.manual_seed(0)
     assert torch.equal(flow.decode(flow.encode(x)), x)  # 392,000 pixels in float32, a few of them wrong without EDGE
     bits = []
-    for edge in (0.0, dequantize.EDGE):
+    for edge in (0.0, dequantize.EDGE):  # the least edge is 2^-14
         monkeypatch.setattr(dequantize, "EDGE", edge)
         torch.manual_seed(0)
-        bits.append(bits_per_dim(flow.double().log_prob(x[::5]).mean(), 784).item())
-    assert 0 < bits[0] - bits[1] < 1e-4
+        bits.append(bits_per_dim(flow.log_prob(x[::5]).double().mean(), 784).item())
+    assert 0 < bits[1] - bits[0] < 0.0028
 
 
 @pytest.mark.parametrize("name", [name for name in SHIPPED if not name.endswith("nice")])

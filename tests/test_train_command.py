@@ -26,11 +26,13 @@ def run(tmp_path_factory):
 def test_metrics(run):
     out, arguments = run
     metrics = json.loads((out / "metrics.json").read_text())
-    kinds = {"model": str, "config": str, "data": str, "levels": int, "size": type(None), "val_bits_per_dim": float,
+    kinds = {"model": str, "config": str, "data": str, "levels": int, "size": type(None),
+             "preprocess": float, "val_bits_per_dim": float,
              "test_bits_per_dim": float, "likelihood": str, "baseline_histogram": float, "baseline_gaussian": float,
              "seconds": float, "processor_seconds": float, "images_per_second": float, "steps": int, "best_step": int,
              "parameters": int, "seed": int, "device": str, "command": str}
     assert {key: type(value) for key, value in metrics.items()} == kinds
+    assert metrics["preprocess"] == 0.05  # what photographs and digits get, whatever the model
     assert metrics["command"] == " ".join(["python -m flowlib.train", *arguments])
     assert (metrics["seed"], metrics["steps"], metrics["likelihood"]) == (3, 8, "bound")
     assert metrics["images_per_second"] == pytest.approx(8 * 64 / metrics["seconds"])
@@ -175,7 +177,7 @@ def test_fewer_levels(tmp_path):
 
 
 def test_flow_bits_of_uniform_pixels():
-    flow = Pixels(Flow(Uniform(torch.zeros(4), torch.ones(4)), AffineMap(1.0, 0.0)), (1, 2, 2), levels=16)
+    flow = Pixels(Flow(Uniform(torch.zeros(4), torch.ones(4)), AffineMap(1.0, 0.0)), (1, 2, 2), levels=16).double()
     x = torch.randint(0, 16, (5, 1, 2, 2), dtype=torch.uint8)
     assert abs(report.flow_bits(flow, x, batch_size=2) - 4) < 1e-6
 

@@ -2,11 +2,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 
 from ..core import Bijection, declared_context
 from ..images.squeeze import checkerboard
-from ..nets.conv import NETS
+from ..nets.conv import NETS, at_pixels
 
 __all__ = ["ImageCoupling"]
 
@@ -60,17 +59,8 @@ class ImageCoupling(Bijection):
         """(..., moved channels, H, W, n_params); the network may run in bfloat16, the map and its log-det do not."""
         return self.net(kept, context).unflatten(-3, (-1, self.elementwise.n_params)).movedim(-3, -1).to(kept.dtype)
 
-    def _to_pixels(self, context, size):
-        """(..., K) the same at every pixel; (..., K, H', W') averaged down to this layer's size, as on a coarser scale."""
-        if self.context_shape is None:
-            return None
-        if len(self.context_shape) == 1:
-            return context[..., None, None].expand(*context.shape, *size)
-        pooled = F.adaptive_avg_pool2d(context.reshape(-1, *context.shape[-3:]), size)
-        return pooled.reshape(*context.shape[:-2], *size)
-
     def _move(self, value, context, g):
-        context = self._to_pixels(context, value.shape[-2:])
+        context = at_pixels(context, self.context_shape, value.shape[-2:])
         if self.cut is None:
             params = self._params(value * self.kept, context)
             moved, log_slope = g(value.expand(params.shape[:-1]), params)

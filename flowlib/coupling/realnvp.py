@@ -4,12 +4,12 @@ from __future__ import annotations
 import math
 
 from ..bases import StandardNormal
-from ..core import Compose, Flow, Inverse, declared_context
+from ..core import Compose, Flow, declared_context
 from ..elementwise.affine import Affine
 from ..images.dequantize import Dequantize
-from ..images.multiscale import MultiScale, scale_shapes
+from ..images.multiscale import MultiScale, scale_shapes, unsqueezed_shapes
 from ..images.norms import ActNorm, BatchNorm
-from ..maps import Logit
+from ..images.preprocess import preprocessing
 from ..recipes import FLAT, Recipe, Settings
 from ..reversible import Reversible
 from .image import ImageCoupling
@@ -45,7 +45,7 @@ class RealNVPImage(Flow):
     a squeeze, affine couplings with channel masks, and half of the channels factored out. An activation normalisation takes
     the place of the paper's batch normalisation (`norm="batch"` for that one), so that training and evaluation agree.
 
-    Integer pixels in and out: uniform dequantization and the logit (alpha = 0.05) are inside, so `log_prob` is a lower bound.
+    Integer pixels in and out: uniform dequantization and the preprocessing are inside, so `log_prob` is a lower bound.
     Cost: one pass of all networks, both ways.
 
     Args:
@@ -59,6 +59,8 @@ class RealNVPImage(Flow):
         norm: "act" or "batch".
         save_memory: Recompute activations in the backward pass (`Reversible`; not with batch normalisation).
         blocks: Residual blocks of each network (8 in the paper's CIFAR-10 model).
+        preprocess: What the flow sees of a pixel: "scale", "centre", "logit" or the logit's alpha
+            (`flowlib.images.preprocess`).
 
     Raises:
         ValueError: A height or width that cannot be halved so often.
@@ -71,7 +73,7 @@ class RealNVPImage(Flow):
 
     def __init__(self, shape: tuple[int, int, int], levels: int = 256, scales: int = 2, steps: int = 3, hidden: int = 32,
                  context_dim: int | None = None, norm: str = "act", save_memory: bool = False, blocks: int = 2,
-                 context_shape: tuple[int, ...] | None = None):
+                 context_shape: tuple[int, ...] | None = None, preprocess: str | float = "logit"):
         if norm not in ("act", "batch") or (norm == "batch" and save_memory):
             raise ValueError(f'norm must be "act" or "batch", and "batch" cannot save memory; got {norm!r}')
         normalise = ActNorm if norm == "act" else BatchNorm
@@ -83,11 +85,10 @@ class RealNVPImage(Flow):
                 ImageCoupling(shape, Affine(), hidden, mask, swap=k % 2 == 1, net="residual", blocks=blocks,
                               context_shape=context_shape), normalise(shape))))
 
-        shapes = scale_shapes(shape, scales)
-        unsqueezed = [tuple(shape), *((c // 2, h, w) for c, h, w in shapes[:-1])]
-        body = MultiScale(shape, [couplings(s, "channel") for s in shapes], [couplings(s, "checkerboard") for s in unsqueezed],
-                          hidden=hidden)
-        super().__init__(StandardNormal(math.prod(shape)), Compose(body, Inverse(Logit(0.05, ndim=3)), Dequantize(levels)))
+        body = MultiScale(shape, [couplings(s, "channel") for s in scale_shapes(shape, scales)],
+                          [couplings(s, "checkerboard") for s in unsqueezed_shapes(shape, scales)], hidden=hidden)
+        super().__init__(StandardNormal(math.prod(shape)),
+                         Compose(body, *preprocessing(preprocess), Dequantize(levels)))
         self.levels = levels
 
 

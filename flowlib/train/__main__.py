@@ -18,6 +18,7 @@ import torch
 from .. import data, evaluate
 from ..command import Parser, fail, number, one_line, threads, whole, write_json
 from ..core import Flow
+from ..images.preprocess import DEFAULTS, FOLDER, preprocessing
 from ..recipes import recipes
 from ..seeds import REPORT, START, seed_all
 from . import pictures
@@ -59,9 +60,13 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--compile", action="store_true", help="compile with torch.compile")
     add("--threads", type=threads, default=1, help="CPU threads (1); small networks gain little from more, and results may differ "
         "in the last bits")
+    add("--preprocess", type=preprocess, metavar="{scale,centre,logit,ALPHA}",
+        help="what the flow sees of pixels in [0, 1] (the logit: alpha = 1e-5 for MNIST and Fashion-MNIST, else 0.05)")
     args = parser.parse_args(arguments)
     if args.data not in data.READERS and not (args.data and Path(args.data).is_dir()):
         parser.error(f"argument --data: {args.data!r} is no folder, and no data set: {', '.join(data.READERS)}")
+    if args.preprocess is None:
+        args.preprocess = DEFAULTS.get(args.data, FOLDER)
     args.command = f"python -m flowlib.train {shlex.join(sys.argv[1:] if arguments is None else arguments)}"
     return args
 
@@ -70,6 +75,13 @@ def folder(text: str) -> Path:
     if not text or (Path(text).exists() and not Path(text).is_dir()):
         raise argparse.ArgumentTypeError(f"must name a new folder, got {text!r}")
     return Path(text)
+
+
+def preprocess(text: str) -> str | float:
+    """A name or an alpha, as `preprocessing` takes it."""
+    value = text if text.isalpha() else float(text)
+    preprocessing(value)
+    return value
 
 
 def chosen(args: argparse.Namespace) -> tuple[dict, dict]:
@@ -96,7 +108,7 @@ def main(arguments: list[str] | None = None) -> None:
         torch.set_num_threads(args.threads)
         train, val, test = (data.load(args.data, split, levels=args.levels, size=args.size) for split in data.SPLITS)
         seed_all(args.seed, START)
-        flow = build(recipes()[args.model], tuple(train.x.shape[1:]), train.levels, size)
+        flow = build(recipes()[args.model], tuple(train.x.shape[1:]), train.levels, size, args.preprocess)
         history = fit(flow, train, val.x[:WATCHED], out=args.out, resume=args.resume, precision=args.precision,
                       compile=args.compile, watch=watcher(args, flow, val), **run)
         from accelerate import PartialState
@@ -145,6 +157,7 @@ def finish(args: argparse.Namespace, flow: Flow, history: History, run: dict, tr
         histogram = {name: evaluate.histogram_bits(train.x, x, train.levels) for name, x in splits.items()}
         write_json(args.out / "metrics.json", {
             "model": args.model, "config": args.config, "data": args.data, "levels": train.levels, "size": args.size,
+            "preprocess": args.preprocess,
             "val_bits_per_dim": bits["val"], "test_bits_per_dim": bits["test"], "likelihood": flow.likelihood,
             "baseline_histogram": histogram["test"], "baseline_gaussian": gaussian["test"],
             "seconds": history.seconds, "processor_seconds": history.processor_seconds, "images_per_second": images,
