@@ -7,6 +7,8 @@
 """
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
@@ -23,6 +25,47 @@ def device_of(module: nn.Module) -> torch.device:
     return next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))
 
 
+def float_dtype(module: nn.Module) -> torch.dtype | None:
+    """The dtype of a module's first floating-point parameter or buffer, None where it has none. Looked up anew at each
+    call, not remembered: `.double()`, adapters, `functional_call` may have changed it, and it costs a microsecond."""
+    for tensors in (module._parameters, module._buffers):
+        for tensor in tensors.values():
+            if tensor is not None and tensor.is_floating_point():
+                return tensor.dtype
+    for child in module._modules.values():
+        if child is not None and (dtype := float_dtype(child)) is not None:
+            return dtype
+    return None
+
+
+def check_tensor(value: Tensor, who: str, dtype: torch.dtype | None = None, what: str = "an input") -> None:
+    """Raise ValueError where `value` is not a floating-point tensor, of this dtype if one is given."""
+    if not isinstance(value, Tensor):
+        like = f", dtype={dtype}" if dtype is not None else ""
+        raise ValueError(f"{who} expected {what} that is a tensor, got {type(value).__name__}; give torch.as_tensor(...{like})")
+    if value.dtype == dtype or (dtype is None and value.is_floating_point()):
+        return
+    if not value.is_floating_point():
+        raise ValueError(f"{who} expected {what} of floating-point numbers, got {value.dtype}; "
+                         f"convert it with .to({dtype or torch.get_default_dtype()})")
+    raise ValueError(f"{who} has dtype {dtype}, got {what} of dtype {value.dtype}; "
+                     f"convert one of them with .to({dtype}) or .to({value.dtype})")
+
+
+def _checked(method, inverse: bool):
+    """`forward` or `inverse` of a layer, with `Bijection.check` of its arguments before it."""
+    first = method.__code__.co_varnames[1]  # the name of z or x, for a call by keywords
+
+    @functools.wraps(method)
+    def checked(self, *args, **kwargs):
+        if args or first in kwargs:  # else Python says what is missing
+            context = args[1] if len(args) > 1 else kwargs.get("context")
+            self.check(args[0] if args else kwargs[first], context, inverse)
+        return method(self, *args, **kwargs)
+
+    return checked
+
+
 class InversionError(RuntimeError):
     """An iterative inverse did not reach its tolerance; the message gives the residual."""
 
@@ -30,8 +73,9 @@ class InversionError(RuntimeError):
 class Bijection(nn.Module, metaclass=Recorded):
     r"""An invertible map $x = f(z; c)$ between events, with the logarithm of its change of volume.
 
-    A subclass writes `forward` and `inverse`; everything else has a default. The last `latent_ndim` axes of z (`event_ndim`
-    of x) make one event; the axes before them are a batch of any shape.
+    A subclass writes `forward` and `inverse`; everything else has a default. Their arguments are checked before each call
+    (`check`), so that neither needs to. The last `latent_ndim` axes of z (`event_ndim` of x) make one event; the axes before
+    them are a batch of any shape.
 
     Attributes:
         latent_ndim: Number of axes of one latent, 1 for vectors (..., D).
@@ -41,7 +85,9 @@ class Bijection(nn.Module, metaclass=Recorded):
         domain: Where z may lie, as a `torch.distributions` constraint.
         codomain: Where x may lie. Outside of it `inverse` gives a finite z and the log-det -inf: density zero, never NaN.
         likelihood: "exact", "bound" (the log-det is that of a lower bound) or "estimate" (it is random and unbiased).
-        context_dim: Width C of the context (..., C) that the layer needs, or None.
+        context_shape: The shape of one context that the layer needs, (C,), or (C, H, W) for some image layers; or None.
+        context_dim: Its first number C, or None; setting C stands for the context shape (C,).
+        dtype: That of the parameters or buffers, which inputs must have too; None for a layer without, which follows them.
 
     Example:
         >>> import torch, flowlib
@@ -57,7 +103,27 @@ class Bijection(nn.Module, metaclass=Recorded):
     domain: constraints.Constraint = constraints.real_vector
     codomain: constraints.Constraint = constraints.real_vector
     likelihood: str = "exact"
-    context_dim: int | None = None
+    context_shape: tuple[int, ...] | None = None
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        for name in ("forward", "inverse"):
+            if name in vars(cls):
+                setattr(cls, name, _checked(vars(cls)[name], name == "inverse"))
+
+    @property
+    def context_dim(self) -> int | None:
+        """Width C of the context, or its channels."""
+        return None if self.context_shape is None else self.context_shape[0]
+
+    @context_dim.setter
+    def context_dim(self, width: int | None) -> None:
+        self.context_shape = None if width is None else (width,)
+
+    @property
+    def dtype(self) -> torch.dtype | None:
+        """That of the first floating-point parameter or buffer; None where there is none."""
+        return float_dtype(self)
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Latent to data: x and log|det dx/dz| in nats, of shape `z.shape[:-latent_ndim]`."""
@@ -73,41 +139,47 @@ class Bijection(nn.Module, metaclass=Recorded):
         sets from data, and returns the batch mapped to the other side. Most layers set nothing and only map."""
         return (self.inverse if inverse else self.forward)(batch, context)[0]
 
-    def check(self, value: Tensor, shape: tuple[int, ...] | None = None, ndim: int = 1, dtype: torch.dtype | None = None):
-        """Raise ValueError where `value` cannot be a batch of events of this shape (or number of axes) and dtype."""
-        ndim = ndim if shape is None else len(shape)
-        if value.ndim < ndim or (shape is not None and tuple(value.shape[value.ndim - ndim:]) != tuple(shape)):
+    def check(self, value: Tensor, context: Tensor | None = None, inverse: bool = False) -> None:
+        """What `forward` and (`inverse=True`) `inverse` need of their arguments, which is checked before every call.
+
+        Raises:
+            ValueError: A value that is not a tensor, of another shape or dtype than the layer's, or a missing context or one
+                whose shape or dtype does not fit or whose leading axes do not broadcast against the value's.
+        """
+        who, dtype = type(self).__name__, self.dtype
+        if not isinstance(value, Tensor) or (value.dtype != dtype and not (
+                self.likelihood == "bound" and not value.is_floating_point())):  # what dequantizes takes integers
+            check_tensor(value, who, dtype)
+        shape, ndim = (self.event_shape, self.event_ndim) if inverse else (self.latent_shape, self.latent_ndim)
+        batch = value.shape[: max(value.ndim - ndim, 0)]
+        if value.ndim < ndim or (shape is not None and value.shape[len(batch):] != tuple(shape)):
             expected = "..., " + ", ".join(map(str, shape)) if shape is not None else f"..., with {ndim} event axes"
-            raise ValueError(f"{type(self).__name__} expected shape ({expected}), got {tuple(value.shape)}")
-        if dtype is not None and value.dtype != dtype:
-            raise ValueError(f"{type(self).__name__} has dtype {dtype}, got an input of dtype {value.dtype}; "
-                             f"convert one of them with .to({str(dtype)}) or .to({str(value.dtype)})")
-        if dtype is None and not value.is_floating_point():
-            raise ValueError(f"{type(self).__name__} expected a floating-point input, got {value.dtype}")
+            raise ValueError(f"{who} expected shape ({expected}), got {tuple(value.shape)}")
+        if self.context_shape is None:
+            return
+        if context is None:
+            raise ValueError(f"{who} was built with context_shape={self.context_shape} and needs a context")
+        check_tensor(context, who, dtype, "a context")
+        leading = self.context_batch(context)
+        if context.shape[len(leading):] != self.context_shape:
+            raise ValueError(f"{who} expected a context of shape (..., {', '.join(map(str, self.context_shape))}), "
+                             f"got {tuple(context.shape)}")
+        if leading != batch and any(a != b and a != 1 and b != 1 for a, b in zip(reversed(batch), reversed(leading))):
+            raise ValueError(f"a context of shape {tuple(context.shape)} does not broadcast against the batch {tuple(batch)}")
 
     def context_batch(self, context: Tensor) -> torch.Size:
-        """The leading axes of a context: those before (C), or before (C, H, W) where an image layer is given one of images,
-        of the layer's own height and width or a multiple of them."""
-        image = self.event_ndim == 3 and context.ndim >= 3 and context.shape[-3] == self.context_dim and (
-            self.event_shape is None or not any(a % b for a, b in zip(context.shape[-2:], self.event_shape[-2:])))
-        return context.shape[:-3] if image else context.shape[:-1]
+        """The leading axes of a context: those before its declared shape."""
+        return context.shape[: max(context.ndim - len(self.context_shape), 0)]
 
-    def check_context(self, context: Tensor | None, batch: tuple[int, ...] = (), dtype: torch.dtype | None = None):
-        """The context of a layer that has `context_dim`, None for one that has not; ValueError where it does not fit
-        (its width, its dtype, or leading axes that do not broadcast against the `batch` axes)."""
-        if self.context_dim is None:
-            return None
-        if context is None:
-            raise ValueError(f"{type(self).__name__} was built with context_dim={self.context_dim} and needs a context")
-        leading = self.context_batch(context) if context.ndim else ()
-        if context.ndim < 1 or context.shape[len(leading)] != self.context_dim:
-            raise ValueError(f"{type(self).__name__} expected a context of shape (..., {self.context_dim}), "
-                             f"got {tuple(context.shape)}")
-        if dtype is not None and context.dtype != dtype:
-            raise ValueError(f"{type(self).__name__} has dtype {dtype}, got a context of dtype {context.dtype}")
-        if any(a != b and a != 1 and b != 1 for a, b in zip(reversed(batch), reversed(leading))):
-            raise ValueError(f"a context of shape {tuple(context.shape)} does not broadcast against the batch {tuple(batch)}")
-        return context
+
+def declared_context(context_dim: int | None, shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """The declared shape of an image layer's context: `context_dim=C` stands for (C,), the same at every pixel."""
+    if context_dim is not None and shape is not None:
+        raise ValueError(f"give context_dim or context_shape, not both; got {context_dim} and {shape}")
+    shape = (context_dim,) if context_dim is not None else shape
+    if shape is not None and len(shape) not in (1, 3):
+        raise ValueError(f"the context of an image layer has shape (C,) or (C, H, W), got {tuple(shape)}")
+    return None if shape is None else tuple(shape)
 
 
 def _same_shape(a, b) -> bool:
@@ -122,6 +194,14 @@ def _outer_shape(parts, side):
         if part.latent_ndim != part.event_ndim:
             return None
     return None
+
+
+def shared_context(parts) -> tuple[int, ...] | None:
+    """The context shape of what reads one context together; ValueError where the parts ask for different ones."""
+    shapes = sorted({part.context_shape for part in parts} - {None})
+    if len(shapes) > 1:
+        raise ValueError(f"all parts share one context, but ask for shapes {', '.join(map(str, shapes))}")
+    return shapes[0] if shapes else None
 
 
 class Compose(Bijection):
@@ -150,11 +230,8 @@ class Compose(Bijection):
             if a.event_ndim != b.latent_ndim or not _same_shape(a.event_shape, b.latent_shape):
                 raise ValueError(f"{type(a).__name__} gives events of {a.event_ndim} axes, shape {a.event_shape}, but "
                                  f"{type(b).__name__} takes {b.latent_ndim} axes, shape {b.latent_shape}")
-        widths = {b.context_dim for b in bijections} - {None}
-        if len(widths) > 1:
-            raise ValueError(f"the parts of one Compose share a context, but ask for widths {sorted(widths)}")
         self.bijections = nn.ModuleList(bijections)
-        self.context_dim = widths.pop() if widths else None
+        self.context_shape = shared_context(bijections)
         first, last = bijections[0], bijections[-1]
         self.latent_ndim, self.event_ndim = first.latent_ndim, last.event_ndim
         self.latent_shape = _outer_shape(bijections, "latent_shape")
@@ -200,7 +277,7 @@ class Inverse(Bijection):
         self.latent_ndim, self.event_ndim = bijection.event_ndim, bijection.latent_ndim
         self.latent_shape, self.event_shape = bijection.event_shape, bijection.latent_shape
         self.domain, self.codomain = bijection.codomain, bijection.domain
-        self.likelihood, self.context_dim = bijection.likelihood, bijection.context_dim
+        self.likelihood, self.context_shape = bijection.likelihood, bijection.context_shape
 
     def forward(self, z, context=None):
         return self.bijection.inverse(z, context)
@@ -257,24 +334,24 @@ class Flow(nn.Module, metaclass=Recorded):
         """Whether `log_prob` is exact."""
         return self.likelihood == "exact"
 
-    def _context(self, context, batch=()):
-        if context is not None and self.bijection.context_dim is None:
-            raise ValueError("a context was given, but no part of this flow was built with context_dim")
-        return self.bijection.check_context(context, batch)
+    def _check(self, value, context, shape):
+        """What the bijection's own check cannot know: the flow's events, and whether any part reads the context."""
+        if not isinstance(value, Tensor):
+            check_tensor(value, "this flow", self.bijection.dtype)
+        if value.ndim < len(shape) or value.shape[value.ndim - len(shape):] != shape:
+            raise ValueError(f"this flow is over events of shape {shape}, got {tuple(value.shape)}")
+        self._unused(context)
 
-    def _data(self, x):
-        shape = self.event_shape
-        if x.ndim < len(shape) or tuple(x.shape[x.ndim - len(shape):]) != shape:
-            raise ValueError(f"this flow is over events of shape {shape}, got {tuple(x.shape)}")
-        return x
+    def _unused(self, context):
+        if context is not None and self.bijection.context_shape is None:
+            raise ValueError("a context was given, but no part of this flow was built with context_dim or context_shape")
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density at x in nats, of shape `x.shape[:-event_ndim]`; -inf outside the support. One `inverse`.
 
         A flow whose `likelihood` is "bound" gives a lower bound (random, for dequantization), "estimate" a random estimate.
         """
-        context = self._context(context)
-        x = self._data(x)
+        self._check(x, context, self.event_shape)
         if not x.is_floating_point():  # pixels
             z, log_det = self.bijection.inverse(x, context)
             return self.base.log_prob(z) + log_det
@@ -287,7 +364,16 @@ class Flow(nn.Module, metaclass=Recorded):
     forward = log_prob
 
     def _latent_batch(self, n, context):
-        return (n,) if context is None else (n, *self.bijection.context_batch(context))
+        """The batch axes of n draws: (n,), or (n, B) for a context of B rows."""
+        if isinstance(n, bool) or not hasattr(n, "__index__") or n < 0:
+            raise ValueError(f"the number of draws is an integer that is not negative, got {n!r}")
+        self._unused(context)
+        if self.bijection.context_shape is None:
+            return (int(n),)
+        if context is None:
+            raise ValueError(f"this flow was built with context_shape={self.bijection.context_shape} and needs a context")
+        check_tensor(context, "this flow", what="a context")
+        return (int(n), *self.bijection.context_batch(context))
 
     @torch.no_grad()
     def sample(self, n: int, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
@@ -295,7 +381,6 @@ class Flow(nn.Module, metaclass=Recorded):
 
         `temperature` scales the base's deviation from its centre (Gaussian and logistic bases only).
         """
-        context = self._context(context)
         z = self.base.sample(self._latent_batch(n, context), temperature)
         return self.bijection(z, context)[0]
 
@@ -307,18 +392,19 @@ class Flow(nn.Module, metaclass=Recorded):
         """
         if not self.exact:
             raise TypeError(f"the likelihood of this flow is a {self.likelihood}: its samples have no exact log-density")
-        context = self._context(context)
         z = self.base.rsample(self._latent_batch(n, context))
         x, log_det = self.bijection(z, context)
         return x, self.base.log_prob(z) - log_det
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The latent of x."""
-        return self.bijection.inverse(self._data(x), self._context(context))[0]
+        self._check(x, context, self.event_shape)
+        return self.bijection.inverse(x, context)[0]
 
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """The data point of the latent z."""
-        return self.bijection(z, self._context(context))[0]
+        self._check(z, context, tuple(self.base.event_shape))
+        return self.bijection(z, context)[0]
 
     @torch.no_grad()
     def initialize(self, batch: Tensor, context: Tensor | None = None) -> None:
@@ -329,7 +415,8 @@ class Flow(nn.Module, metaclass=Recorded):
         waiting = [m for m in self.modules() if hasattr(m, "initialized") and not m.initialized]
         if not waiting:
             return
-        self.bijection.initialize(self._data(batch), self._context(context))
+        self._check(batch, context, self.event_shape)
+        self.bijection.initialize(batch, context)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             for layer in waiting:
                 for tensor in layer.state_dict().values():

@@ -4,7 +4,6 @@ import gzip
 import io
 import tarfile
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -55,10 +54,12 @@ class Server:
                 pass
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.ended = threading.Event()
         self.url = f"http://127.0.0.1:{self.http.server_port}"
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
     def close(self):
+        self.http.ended.set()
         self.http.shutdown()
         self.http.server_close()
 
@@ -78,7 +79,7 @@ def hangs(request):
     request.send_header("Content-Length", "1000")
     request.end_headers()
     request.wfile.flush()
-    time.sleep(10)
+    request.server.ended.wait()
 
 
 def never_ends(request):

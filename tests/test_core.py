@@ -70,7 +70,7 @@ def test_the_weakest_part_decides():
     (lambda: fl.Compose(), "at least one"),
     (lambda: fl.Compose(fl.Planar(2), fl.Planar(3)), r"\(2,\).*\(3,\)"),
     (lambda: fl.Compose(fl.Planar(4), fl.Dequantize(4)), "axes"),
-    (lambda: fl.Compose(fl.Planar(2, context_dim=3), fl.Planar(2, context_dim=4)), "widths"),
+    (lambda: fl.Compose(fl.Planar(2, context_dim=3), fl.Planar(2, context_dim=4)), "shapes"),
     (lambda: fl.Flow(fl.StandardNormal(3), fl.Planar(2)), r"\(3,\)"),
     (lambda: fl.Flow(fl.StandardNormal(2, 2), fl.Exp()), "axes"),
     (lambda: fl.RealNVP(2).log_prob(torch.zeros(5, 3)), r"\(2,\).*\(5, 3\)"),

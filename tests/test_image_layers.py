@@ -162,20 +162,33 @@ def test_what_a_mask_keeps_is_kept(mask, swap):
 
 def test_a_context_of_images():
     """One value a pixel, as a colouriser or a super-resolution flow needs; averaged down on coarser scales."""
-    flow = fl.Glow((1, 8, 8), scales=2, steps=1, hidden=8, context_dim=3)
+    flow = fl.Glow((1, 8, 8), scales=2, steps=1, hidden=8, context_shape=(3, 8, 8))
     for p in flow.parameters():
         if not p.any():
             torch.nn.init.normal_(p, std=0.1)
-    images, labels = torch.randn(5, 3, 8, 8), torch.randn(5, 3)
-    for context in (images, labels):
-        x = flow.sample(2, context)
-        assert x.shape == (2, 5, 1, 8, 8) and flow.log_prob(x, context).shape == (2, 5)
+    images = torch.randn(5, 3, 8, 8)
+    x = flow.sample(2, images)
+    assert x.shape == (2, 5, 1, 8, 8) and flow.log_prob(x, images).shape == (2, 5)
     torch.manual_seed(1)
     a = flow.log_prob(x, images)
     torch.manual_seed(1)
     assert not torch.equal(a, flow.log_prob(x, images.flip(-1)))
-    with pytest.raises(ValueError):
-        flow.log_prob(x, torch.randn(5, 4, 8, 8))
+    for wrong in (torch.randn(5, 4, 8, 8), torch.randn(5, 3), torch.randn(5, 3, 4, 4)):
+        with pytest.raises(ValueError, match=r"context of shape \(..., 3, 8, 8\)"):
+            flow.log_prob(x, wrong)
+
+
+def test_the_declared_context_decides_not_the_shape_of_the_tensor():
+    """Rows of contexts (3, 5, 3) that look like images of 3 channels to a layer of one pixel: the density is each row's own."""
+    flow = fl.Glow((1, 4, 4), scales=2, steps=1, hidden=8, context_dim=3).double()
+    for p in flow.parameters():
+        if not p.any():
+            torch.nn.init.normal_(p, std=0.3)
+    z, context = torch.randn(3, 5, 16, dtype=D), torch.randn(3, 3, 3, dtype=D).repeat(1, 2, 1)[:, :5]
+    x, log_det = flow.bijection.bijections[0](z, context)
+    rows, row_log_det = flow.bijection.bijections[0](z.flatten(0, 1), context.flatten(0, 1))
+    torch.testing.assert_close(x.flatten(0, 1), rows)
+    torch.testing.assert_close(log_det.flatten(), row_log_det)
 
 
 @pytest.mark.parametrize("broken", [

@@ -4,7 +4,7 @@ from __future__ import annotations
 import math
 
 from ..bases import StandardNormal
-from ..core import Compose, Flow, Inverse
+from ..core import Compose, Flow, Inverse, declared_context
 from ..elementwise.mixture import LogisticMixtureCDF
 from ..images.conv1x1 import InvertibleConv1x1
 from ..images.dequantize import Dequantize
@@ -33,6 +33,7 @@ class FlowPlusPlus(Flow):
         hidden: Channels of the networks.
         components: Of each mixture.
         context_dim: Width of a context, or None.
+        context_shape: In its place, the shape of one context: (K,), or (K, H', W') for images.
         variational: Whether the noise is learned; uniform if not.
         blocks: Of each network: gated convolutions and attention (10 in the paper).
 
@@ -48,11 +49,13 @@ class FlowPlusPlus(Flow):
 
     def __init__(self, shape: tuple[int, int, int], levels: int = 256, scales: int = 2, steps: int = 4, hidden: int = 32,
                  components: int = 8, context_dim: int | None = None, variational: bool = True,
-                 blocks: int = 2):
+                 blocks: int = 2, context_shape: tuple[int, ...] | None = None):
+        context_shape = declared_context(context_dim, context_shape)
 
         def chain(shape, mask):
             return Compose(*(f for k in range(steps) for f in (
-                ImageCoupling(shape, LogisticMixtureCDF(components), hidden, mask, k % 2 == 1, context_dim, "attention", blocks),
+                ImageCoupling(shape, LogisticMixtureCDF(components), hidden, mask, swap=k % 2 == 1, net="attention", blocks=blocks,
+                              context_shape=context_shape),
                 *([InvertibleConv1x1(shape)] if shape[0] > 1 else []), ActNorm(shape))))
 
         body = MultiScale(shape, [chain(s, "channel") for s in scale_shapes(shape, scales)], hidden=hidden)

@@ -4,7 +4,7 @@ from __future__ import annotations
 import math
 
 from ..bases import StandardNormal
-from ..core import Compose, Flow
+from ..core import Compose, Flow, declared_context
 from ..elementwise.affine import Affine
 from ..images.conv1x1 import InvertibleConv1x1
 from ..images.dequantize import Dequantize
@@ -33,6 +33,7 @@ class Glow(Flow):
         steps: K.
         hidden: Channels of the networks (512 in the paper).
         context_dim: Width of a context, a one-hot class for a class-conditional model, or None.
+        context_shape: In its place, the shape of one context: (K,), or (K, H', W') for images.
         learn_prior: Whether the factored-out half is Gaussianised given the other.
         save_memory: Recompute activations in the backward pass (`Reversible`).
 
@@ -46,11 +47,13 @@ class Glow(Flow):
     """
 
     def __init__(self, shape: tuple[int, int, int], levels: int = 256, scales: int = 3, steps: int = 8, hidden: int = 64,
-                 context_dim: int | None = None, learn_prior: bool = True, save_memory: bool = False):
+                 context_dim: int | None = None, learn_prior: bool = True, save_memory: bool = False,
+                 context_shape: tuple[int, ...] | None = None):
+        context_shape = declared_context(context_dim, context_shape)
         chain = Reversible if save_memory else Compose
 
         def step(shape):
-            return ImageCoupling(shape, Affine(), hidden, context_dim=context_dim), InvertibleConv1x1(shape), ActNorm(shape)
+            return ImageCoupling(shape, Affine(), hidden, context_shape=context_shape), InvertibleConv1x1(shape), ActNorm(shape)
 
         layers = [chain(*(f for _ in range(steps) for f in step(s))) for s in scale_shapes(shape, scales)]
         body = MultiScale(shape, layers, hidden=hidden, learn_prior=learn_prior)

@@ -4,7 +4,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from ..core import Bijection
+from ..core import Bijection, declared_context
 from ..images.squeeze import checkerboard
 from ..nets.conv import NETS
 
@@ -21,7 +21,8 @@ class ImageCoupling(Bijection):
         hidden: Channels of the network.
         mask: "channel": the first C // 2 channels are kept; "checkerboard": the pixels with even row + column.
         swap: Keep the others instead.
-        context_dim: Width K of a context (..., K), or (..., K, H, W), that the network also reads, or None.
+        context_dim: Width K of a context (..., K) that the network also reads, the same at every pixel, or None.
+        context_shape: (K,), or (K, H', W') for a context of images, averaged to this layer's size; in place of context_dim.
         net: "conv" (Glow's), "residual" (RealNVP's) or "attention" (Flow++'s).
         blocks: Number of the network's blocks, which "conv" has not.
 
@@ -37,21 +38,23 @@ class ImageCoupling(Bijection):
     latent_ndim = event_ndim = 3
 
     def __init__(self, shape: tuple[int, int, int], elementwise, hidden: int = 64, mask: str = "channel", swap: bool = False,
-                 context_dim: int | None = None, net: str = "conv", blocks: int = 2):
+                 context_dim: int | None = None, net: str = "conv", blocks: int = 2,
+                 context_shape: tuple[int, ...] | None = None):
         super().__init__()
+        self.context_shape = declared_context(context_dim, context_shape)
         c, h, w = self.latent_shape = self.event_shape = tuple(shape)
         if mask not in ("channel", "checkerboard") or net not in NETS:
             raise ValueError(f'mask is "channel" or "checkerboard", net one of {sorted(NETS)}; got {mask!r}, {net!r}')
         if mask == "channel" and c < 2:
             raise ValueError(f"a channel mask needs at least two channels, got shape {tuple(shape)}")
-        self.elementwise, self.context_dim, self.swap = elementwise, context_dim, swap
+        self.elementwise, self.swap = elementwise, swap
         self.cut = c // 2 if mask == "channel" else None
         if mask == "channel":
             moved = self.cut if swap else c - self.cut
-            self.net = NETS[net]((c - moved, h, w), moved * elementwise.n_params, hidden, context_dim, blocks)
+            self.net = NETS[net]((c - moved, h, w), moved * elementwise.n_params, hidden, self.context_dim, blocks)
         else:
             self.register_buffer("kept", checkerboard(h, w) ^ swap)
-            self.net = NETS[net](shape, c * elementwise.n_params, hidden, context_dim, blocks)
+            self.net = NETS[net](shape, c * elementwise.n_params, hidden, self.context_dim, blocks)
 
     def _params(self, kept, context):
         """(..., moved channels, H, W, n_params); the network may run in bfloat16, the map and its log-det do not."""
@@ -59,17 +62,14 @@ class ImageCoupling(Bijection):
 
     def _to_pixels(self, context, size):
         """(..., K) the same at every pixel; (..., K, H', W') averaged down to this layer's size, as on a coarser scale."""
-        if context is None:
+        if self.context_shape is None:
             return None
-        if len(self.context_batch(context)) == context.ndim - 1:
+        if len(self.context_shape) == 1:
             return context[..., None, None].expand(*context.shape, *size)
         pooled = F.adaptive_avg_pool2d(context.reshape(-1, *context.shape[-3:]), size)
         return pooled.reshape(*context.shape[:-2], *size)
 
     def _move(self, value, context, g):
-        dtype = self.net.body[0].weight.dtype
-        self.check(value, self.event_shape, dtype=dtype)
-        context = self.check_context(context, value.shape[:-3], dtype)
         context = self._to_pixels(context, value.shape[-2:])
         if self.cut is None:
             params = self._params(value * self.kept, context)

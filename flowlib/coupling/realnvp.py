@@ -4,7 +4,7 @@ from __future__ import annotations
 import math
 
 from ..bases import StandardNormal
-from ..core import Compose, Flow, Inverse
+from ..core import Compose, Flow, Inverse, declared_context
 from ..elementwise.affine import Affine
 from ..images.dequantize import Dequantize
 from ..images.multiscale import MultiScale, scale_shapes
@@ -55,6 +55,7 @@ class RealNVPImage(Flow):
         steps: Couplings of each kind at each scale.
         hidden: Channels of the networks.
         context_dim: Width of a context, or None.
+        context_shape: In its place, the shape of one context: (K,), or (K, H', W') for images.
         norm: "act" or "batch".
         save_memory: Recompute activations in the backward pass (`Reversible`; not with batch normalisation).
         blocks: Residual blocks of each network (8 in the paper's CIFAR-10 model).
@@ -69,15 +70,18 @@ class RealNVPImage(Flow):
     """
 
     def __init__(self, shape: tuple[int, int, int], levels: int = 256, scales: int = 2, steps: int = 3, hidden: int = 32,
-                 context_dim: int | None = None, norm: str = "act", save_memory: bool = False, blocks: int = 2):
+                 context_dim: int | None = None, norm: str = "act", save_memory: bool = False, blocks: int = 2,
+                 context_shape: tuple[int, ...] | None = None):
         if norm not in ("act", "batch") or (norm == "batch" and save_memory):
             raise ValueError(f'norm must be "act" or "batch", and "batch" cannot save memory; got {norm!r}')
         normalise = ActNorm if norm == "act" else BatchNorm
+        context_shape = declared_context(context_dim, context_shape)
         chain = Reversible if save_memory else Compose
 
         def couplings(shape, mask):
             return chain(*(f for k in range(steps) for f in (
-                ImageCoupling(shape, Affine(), hidden, mask, k % 2 == 1, context_dim, "residual", blocks), normalise(shape))))
+                ImageCoupling(shape, Affine(), hidden, mask, swap=k % 2 == 1, net="residual", blocks=blocks,
+                              context_shape=context_shape), normalise(shape))))
 
         shapes = scale_shapes(shape, scales)
         unsqueezed = [tuple(shape), *((c // 2, h, w) for c, h, w in shapes[:-1])]

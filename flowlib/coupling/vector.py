@@ -49,9 +49,7 @@ class Coupling(Bijection):
         self.net = MLP(dim - moved, moved * elementwise.n_params, hidden, context_dim)
 
     def _move(self, value, context, g):
-        dtype = self.net.layers[0].weight.dtype
-        self.check(value, self.event_shape, 1, dtype)
-        context = self.check_context(context, value.shape[:-1], dtype)
+        context = context if self.context_shape is not None else None
         first, last = value.split_with_sizes([self.cut, value.shape[-1] - self.cut], -1)
         kept, moved = (last, first) if self.swap else (first, last)
         # (..., moved, n_params), in memory the other way round, so that each parameter lies together for all coordinates;

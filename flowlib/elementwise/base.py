@@ -41,10 +41,8 @@ class Elementwise(Bijection):
             nn.init.zeros_(self.shift.weight)
 
     def _broadcast(self, value, context):
-        self.check(value, self.event_shape, 1, self.params.dtype)
-        context = self.check_context(context, value.shape[:-1], self.params.dtype)
         params = self.params
-        if context is not None:
+        if self.context_shape is not None:
             params = params + self.shift(context).unflatten(-1, params.shape).to(value.dtype)
         shape = torch.broadcast_shapes(value.shape, params.shape[:-1])
         return value.expand(shape), params.expand(*shape, -1)

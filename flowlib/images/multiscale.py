@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..core import Bijection, Compose
+from ..core import Bijection, Compose, shared_context
 from ..elementwise.affine import Affine
 from ..nets.conv import ConvNet
 from .squeeze import Squeeze
@@ -70,7 +70,7 @@ class MultiScale(Bijection):
         # One bijection a scale: generatively its layers, then un-squeeze, then the layers before the squeeze.
         self.scales = nn.ModuleList(Compose(f, Squeeze(s), *([before[k]] if before else []))
                                     for k, (f, s) in enumerate(zip(layers, unsqueezed)))
-        self.context_dim = next((f.context_dim for f in self.scales if f.context_dim is not None), None)
+        self.context_shape = shared_context(self.scales)
         self.affine = Affine()
         self.priors = nn.ModuleList(ConvNet((c // 2, h, w), c, hidden) for c, h, w in shapes[:-1] if learn_prior)
 
@@ -88,7 +88,6 @@ class MultiScale(Bijection):
         return self.priors[k](kept).unflatten(-3, (-1, 2)).movedim(-3, -1).to(kept.dtype)
 
     def forward(self, z, context=None):
-        self.check(z, self.latent_shape)
         *finished, h = self.split(z)
         h, log_det = self.scales[-1](h, context)
         for k in reversed(range(len(finished))):
@@ -98,7 +97,6 @@ class MultiScale(Bijection):
         return h, log_det
 
     def inverse(self, x, context=None):
-        self.check(x, self.event_shape)
         finished, h, log_det = [], x, 0
         for k, f in enumerate(self.scales):
             h, term = f.inverse(h, context)
