@@ -337,7 +337,7 @@ def test_a_second_run_in_one_folder_is_refused(tmp_path):
                 said.append(str(caught.value))
 
     train(tmp_path / "a", watch=second)
-    assert "is not empty" in said[0] and "another run is at work in this folder" in said[1]
+    assert "is not empty" in said[0] and f"another run is at work in {tmp_path / 'a'}" == said[1]
     train(tmp_path / "b")
     assert_same_run(tmp_path / "a", tmp_path / "b")
 

@@ -13,6 +13,7 @@ from flowlib.train import Config, pictures
 from flowlib.train import __main__ as command
 from flowlib.train.__main__ import chosen, main, parse
 from flowlib.train.build import build
+from flowlib.train.checkpoint import claimed
 
 SMALL = ["--steps", "8", "--layers", "2", "--hidden", "8"]
 
@@ -185,6 +186,12 @@ def test_no_memory_and_ctrl_c_are_one_line(tmp_path, capsys, monkeypatch, error,
 
     monkeypatch.setattr(command, "build", build)
     assert message in refused(["--model", "nice-flat", "--data", "digits", "--out", str(tmp_path / "run")], capsys, status)
+
+
+def test_two_runs_in_one_folder_are_refused_in_one_line(tmp_path, capsys):
+    arguments = ["--model", "nice-flat", "--data", "digits", "--out", str(tmp_path / "run"), *SMALL]
+    with claimed(tmp_path / "run", None):
+        assert refused(arguments, capsys, 1) == f"error: another run is at work in {tmp_path / 'run'}\n"
 
 
 # After training
