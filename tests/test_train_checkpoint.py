@@ -296,7 +296,8 @@ def test_a_folder_of_something_else_is_never_written_into(tmp_path, files):
 
 
 @pytest.mark.parametrize("damage", [
-    lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:100]), lambda path: path.write_bytes(b""),
+    lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:100]),
+    lambda path: path.write_bytes(b""),
 ], ids=["removed", "cut", "empty"])
 @pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
 def test_a_finished_run_writes_its_model_again(tmp_path, name, damage):
@@ -356,16 +357,19 @@ def test_a_run_that_is_killed_before_its_first_checkpoint_can_begin_again(tmp_pa
     """SIGKILL at the moment when the model is there and the training state is not; a lock and a part are left."""
     code = ("import os, sys; from pathlib import Path; from flowlib.train import checkpoint\n"
             "folder = Path(sys.argv[1])\nwith checkpoint.claimed(folder, None):\n"
-            "    (folder / 'model.json').write_text('half'); (folder / '.training.safetensors.1.part').write_text('half')\n"
+            "    (folder / 'model.json').write_text('half')\n"
+            "    (folder / '.training.safetensors.1.part').write_text('half')\n"
             "    os.kill(os.getpid(), 9)")
-    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")], env={**os.environ, "PYTHONPATH": str(ROOT)})
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")], env=environment)
     assert killed.returncode == -signal.SIGKILL and len(list((tmp_path / "a").iterdir())) == 3
     with pytest.raises(FileExistsError, match="is not empty"):
         train(tmp_path / "a")
     train(tmp_path / "a", resume=True)
     train(tmp_path / "b")
     assert_same_run(tmp_path / "a", tmp_path / "b")
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["model.json", "model.safetensors", "training.safetensors"]
+    left = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert left == ["model.json", "model.safetensors", "training.safetensors"]
 
 
 def test_a_run_without_a_checkpoint_leaves_nothing(tmp_path):

@@ -18,8 +18,8 @@ from flowlib.train import __main__ as train
 @pytest.fixture(scope="module")
 def out(tmp_path_factory):
     out = tmp_path_factory.mktemp("run") / "digits"
-    train.main(["--model", "glow", "--data", "digits", "--levels", "8", "--out", str(out), "--steps", "4", "--hidden", "8",
-                "--layers", "1", "--batch-size", "32"])
+    train.main(["--model", "glow", "--data", "digits", "--levels", "8", "--out", str(out), "--steps", "4", "--hidden",
+                "8", "--layers", "1", "--batch-size", "32"])
     return out
 
 
@@ -31,7 +31,8 @@ def test_the_command_prints_what_it_measures(out, tmp_path, capsys):
     for line, part, images in zip(printed[2:5], ("all", "few", "weighted"), (300, 50, 50)):
         row = found[part]
         value, error, count = line.split("<=")[1].split()
-        assert value == f"{row['bits_per_dim']:.4f}" and error == f"{row['standard_error']:.4f}" and count == str(images)
+        expected = (f"{row['bits_per_dim']:.4f}", f"{row['standard_error']:.4f}", str(images))
+        assert (value, error, count) == expected
     assert "weighted, 3 draws" in printed[4] and found["weighted"]["draws"] == 3
     assert found["weighted"]["bits_per_dim"] < found["few"]["bits_per_dim"]
     metrics = json.loads((out / "metrics.json").read_text())
@@ -75,7 +76,8 @@ def test_a_round_trip_that_misses_is_seen():
     x = torch.randint(0, 15, (400, 1, 10, 10), dtype=torch.uint8)
     error, wrong, pixels = round_trip(flow, x, torch.float64)
     assert error == pytest.approx(Rough.miss) and pixels == 40_000
-    assert abs(wrong / pixels - 1 / 3) < 4 * math.sqrt(2 / 9 / pixels)  # noise in the upper third of the cell crosses its edge
+    # noise in the upper third of the cell crosses its edge
+    assert abs(wrong / pixels - 1 / 3) < 4 * math.sqrt(2 / 9 / pixels)
     assert next(flow.buffers()).dtype == torch.float32  # the flow itself is left as it was
 
 
@@ -136,7 +138,7 @@ def with_weights(change):
     (with_weights(math.nan), "NaN", 2),
     (with_weights(math.inf), "", 2),
     (lambda folder: fl.save(fl.Exp(), folder), "is a Exp, not a flow", 2),
-], ids=["no folder", "no structure", "no weights", "structure cut", "weights cut", "metrics cut", "metrics of another kind",
+], ids=["no folder", "no structure", "no weights", "structure cut", "weights cut", "metrics cut", "other metrics",
         "metrics without data", "no metrics", "NaN", "infinity", "no flow"])
 def test_a_broken_folder_is_one_line(out, tmp_path, capsys, damage, message, status):
     folder = shutil.copytree(out, tmp_path / "run")
@@ -172,8 +174,9 @@ def test_a_flow_over_vectors(tmp_path, capsys):
     printed = capsys.readouterr().out.splitlines()
     assert printed[1].split() == ["log-likelihood,", "nats", "±", "s.e.", "rows"] and len(printed) == 5
     assert printed[2].split() == ["all", f"{log_p.mean():.4f}", f"{log_p.std() / math.sqrt(500):.4f}", "500"]
-    for name, rows, message in (("pickle", np.array([{}]), "is no array of numbers"), ("nan", np.full((2, 3), np.nan), "NaN"),
-                                ("wide", np.zeros((2, 4), np.float32), "shape (3,)"), ("none", np.zeros((0, 3)), "needs rows")):
+    for name, rows, message in (
+            ("pickle", np.array([{}]), "is no array of numbers"), ("nan", np.full((2, 3), np.nan), "NaN"),
+            ("wide", np.zeros((2, 4), np.float32), "shape (3,)"), ("none", np.zeros((0, 3)), "needs rows")):
         np.save(tmp_path / f"{name}.npy", rows)
         assert message in refused([str(tmp_path), "--data", str(tmp_path / f"{name}.npy")], capsys)
 
@@ -219,7 +222,7 @@ class NoDouble(torch.overrides.TorchFunctionMode):
         wants = func is torch.Tensor.double or torch.float64 in (*args, *kwargs.values())
         if wants and func in (torch.Tensor.double, torch.Tensor.to) and args[0].dtype != torch.float64:
             if not getattr(args[0], "fetched", False):
-                raise TypeError("Cannot convert a MPS Tensor to float64 dtype as the MPS framework doesn't support float64.")
+                raise TypeError("Cannot convert a MPS Tensor to float64 dtype as MPS doesn't support float64.")
         found = func(*args, **kwargs)
         if func is torch.Tensor.cpu:
             found = found.view_as(found)

@@ -48,8 +48,8 @@ def _content(folder: Path) -> list[Path]:
 
 @contextmanager
 def claimed(folder: Path | None, checkpoint: Path | None) -> Iterator[None]:
-    """Hold a run's folder while the block runs, so that no two runs write there. What a killed run has not finished is removed;
-    a run that ends without a checkpoint leaves nothing.
+    """Hold a run's folder while the block runs, so that no two runs write there. What a killed run has not finished is
+    removed; a run that ends without a checkpoint leaves nothing.
 
     Args:
         folder: The folder, made if need be; None holds nothing.
@@ -136,7 +136,7 @@ def load_run(path: Path, facts: dict, objective: nn.Module, optimizer, average: 
         index, _, moment = name.partition(".")
         state.setdefault(int(index), {})[moment] = value
     weights = [p for group in optimizer.param_groups for p in group["params"]]
-    for index, moments in state.items():  # laid out in memory like the weights, as the fused optimizer takes for granted
+    for index, moments in state.items():  # laid out in memory like the weights, as the fused optimizer expects
         for name, value in moments.items():
             if isinstance(value, Tensor) and value.shape == weights[index].shape:
                 moments[name] = torch.empty_like(weights[index], device=value.device).copy_(value)

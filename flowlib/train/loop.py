@@ -93,7 +93,8 @@ def fit(flow: nn.Module, train: Samples, val: Samples = None, *, config: Config 
     precision, out = precision or launched_precision(), None if out is None else Path(out)
     checkpoint = find(out, resume)
 
-    with processes(cpu) as here, kept_random_state(here.device), claimed(out if here.is_main_process else None, checkpoint):
+    with (processes(cpu) as here, kept_random_state(here.device),
+          claimed(out if here.is_main_process else None, checkpoint)):
         run = Run(flow, objective, config, train, val, here, out, precision)
         try:
             run.begin(optimizer, compile, checkpoint)

@@ -71,7 +71,8 @@ class Run:
         self.model = torch.compile(self.shared) if compile else self.shared
         self.average = [p.detach().clone() for p in self.params]
         self.facts = None if self.out is None else {
-            "model": saving.structure(self.flow), "config": asdict(self.config), "data": self.train and [list(t.shape) for t in self.train],
+            "model": saving.structure(self.flow), "config": asdict(self.config),
+            "data": self.train and [list(t.shape) for t in self.train],
             "data content": {"training": digest(self.train), "validation": digest(self.val)},
             "settings": {"precision": self.precision, "optimizer": type(self.optimizer).__name__}}
         if checkpoint is None:
