@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .describe import call_text, recorded
 from .saving import Recorded
 
 __all__ = ["GaussianMixture", "StandardLogistic", "StandardNormal", "Uniform"]
@@ -22,6 +23,9 @@ class Base(nn.Module, metaclass=Recorded):
     """What the bases share: events, and the batch axes before them."""
 
     event_shape: tuple[int, ...]
+
+    def __repr__(self) -> str:
+        return call_text(type(self).__name__, *recorded(self))
 
     def rsample(self, batch: tuple[int, ...]) -> Tensor:
         """Draws of shape (*batch, *event_shape) that gradients pass through."""

@@ -8,11 +8,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from .describe import call_text, recorded
 from .saving import Recorded, load, save
 
 __all__ = ["Bijection", "Compose", "Flow", "Inverse", "InversionError", "load", "save"]
@@ -167,6 +169,9 @@ class Bijection(nn.Module, metaclass=Recorded):
         if leading != batch and any(a != b and a != 1 and b != 1 for a, b in zip(reversed(batch), reversed(leading))):
             raise ValueError(f"a context of shape {tuple(context.shape)} does not broadcast against the batch {tuple(batch)}")
 
+    def __repr__(self) -> str:
+        return call_text(type(self).__name__, *recorded(self))
+
     def context_batch(self, context: Tensor) -> torch.Size:
         """The leading axes of a context: those before its declared shape."""
         return context.shape[: max(context.ndim - len(self.context_shape), 0)]
@@ -194,6 +199,16 @@ def _outer_shape(parts, side):
         if part.latent_ndim != part.event_ndim:
             return None
     return None
+
+
+def check_bijection(part, who: str) -> None:
+    """ValueError where something else stands in a bijection's place; an elementwise map is easily taken for one."""
+    if isinstance(part, Bijection):
+        return
+    if hasattr(part, "n_params"):
+        raise ValueError(f"{part!r} is an elementwise map, which has no parameters: {who} needs a container around it, such as "
+                         f"Elementwise(dim, {part!r}) or Coupling(dim, {part!r})")
+    raise ValueError(f"{who} expected a bijection, got {type(part).__name__}")
 
 
 def shared_context(parts) -> tuple[int, ...] | None:
@@ -226,6 +241,8 @@ class Compose(Bijection):
         super().__init__()
         if not bijections:
             raise ValueError("Compose needs at least one bijection")
+        for part in bijections:
+            check_bijection(part, "Compose")
         for a, b in zip(bijections, bijections[1:]):
             if a.event_ndim != b.latent_ndim or not _same_shape(a.event_shape, b.latent_shape):
                 raise ValueError(f"{type(a).__name__} gives events of {a.event_ndim} axes, shape {a.event_shape}, but "
@@ -238,6 +255,19 @@ class Compose(Bijection):
         self.event_shape = _outer_shape(bijections[::-1], "event_shape")
         self.domain, self.codomain = first.domain, last.codomain
         self.likelihood = max((b.likelihood for b in bijections), key=LIKELIHOODS.index)
+
+    def __repr__(self) -> str:
+        return call_text(type(self).__name__, tuple(self))
+
+    def __len__(self) -> int:
+        return len(self.bijections)
+
+    def __iter__(self) -> Iterator[Bijection]:
+        return iter(self.bijections)
+
+    def __getitem__(self, index: int | slice) -> Bijection:
+        """A part, or for a slice the composition of these parts (the same objects)."""
+        return type(self)(*self.bijections[index]) if isinstance(index, slice) else self.bijections[index]
 
     def forward(self, z, context=None):
         first, *others = self.bijections
@@ -273,6 +303,7 @@ class Inverse(Bijection):
 
     def __init__(self, bijection: Bijection):
         super().__init__()
+        check_bijection(bijection, "Inverse")
         self.bijection = bijection
         self.latent_ndim, self.event_ndim = bijection.event_ndim, bijection.latent_ndim
         self.latent_shape, self.event_shape = bijection.event_shape, bijection.latent_shape
@@ -313,10 +344,20 @@ class Flow(nn.Module, metaclass=Recorded):
 
     def __init__(self, base: nn.Module, bijection: Bijection):
         super().__init__()
+        check_bijection(bijection, "Flow")
         if len(base.event_shape) != bijection.latent_ndim or not _same_shape(bijection.latent_shape, base.event_shape):
             wanted = bijection.latent_shape or f"{bijection.latent_ndim} axes"
             raise ValueError(f"the base has events of shape {tuple(base.event_shape)}, {type(bijection).__name__} needs {wanted}")
         self.base, self.bijection = base, bijection
+
+    def __repr__(self) -> str:
+        by_parts = type(self).__init__ is Flow.__init__
+        return call_text(type(self).__name__, *(((self.base, self.bijection),) if by_parts else recorded(self)))
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Where the density can be positive, as a `torch.distributions` constraint: the bijection's codomain."""
+        return self.bijection.codomain
 
     @property
     def event_shape(self) -> tuple[int, ...]:

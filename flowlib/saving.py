@@ -75,7 +75,15 @@ def _decode(value, tensors):
         return known[value["distribution"]](**kwargs, validate_args=False)
     if value["class"] not in CLASSES:
         raise ValueError(f"the model uses the class {value['class']}, which is not known here; import its module first")
-    return CLASSES[value["class"]](*[_decode(v, tensors) for v in value["args"]], **kwargs)
+    return _call(CLASSES[value["class"]], [_decode(v, tensors) for v in value["args"]], kwargs)
+
+
+def _call(cls: type, args: list, kwargs: dict):
+    """Make an object by a call of any age: arguments that once were positional may take keywords only by now."""
+    _, *parameters = inspect.signature(cls.__init__).parameters.values()
+    if not any(p.kind is p.KEYWORD_ONLY for p in parameters) or len(args) > len(parameters):
+        return cls(*args, **kwargs)
+    return cls(**dict(zip((p.name for p in parameters), args)), **kwargs)
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -70,7 +70,7 @@ class Householder(Bijection):
         3.0
     """
 
-    def __init__(self, dim: int, reflections: int = 1, context_dim: int | None = None):
+    def __init__(self, dim: int, reflections: int = 1, *, context_dim: int | None = None):
         super().__init__()
         check_dim(dim)
         if reflections < 1:

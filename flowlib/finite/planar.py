@@ -36,7 +36,7 @@ class Planar(Amortised):
         torch.Size([5])
     """
 
-    def __init__(self, dim: int, context_dim: int | None = None):
+    def __init__(self, dim: int, *, context_dim: int | None = None):
         check_dim(dim)
         super().__init__(dim, torch.randn(2 * dim + 1) / math.sqrt(dim), context_dim)
 

@@ -45,7 +45,7 @@ class Dequantize(Bijection):
     codomain = constraints.nonnegative_integer
     likelihood = "bound"
 
-    def __init__(self, levels: int = 256, ndim: int = 3):
+    def __init__(self, levels: int = 256, *, ndim: int = 3):
         super().__init__()
         if levels < 2:
             raise ValueError(f"pixels need at least two levels, got {levels}")

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..core import Bijection, Compose, shared_context
 from ..elementwise.affine import Affine
+from ..elementwise.base import LARGEST, arrange
 from ..nets.conv import ConvNet
 from .squeeze import Squeeze
 
@@ -58,7 +59,7 @@ class MultiScale(Bijection):
     event_ndim = 3
 
     def __init__(self, shape: tuple[int, int, int], layers: list[Bijection], before: list[Bijection] | None = None,
-                 hidden: int = 32, learn_prior: bool = True):
+                 *, hidden: int = 32, learn_prior: bool = True):
         super().__init__()
         shapes = scale_shapes(shape, len(layers))
         unsqueezed = [tuple(shape), *((c // 2, h, w) for c, h, w in shapes[:-1])]
@@ -85,7 +86,7 @@ class MultiScale(Bijection):
 
     def _params(self, k, kept):
         """Log-scale and shift of the half that left at scale k, given the half that went on: (..., c, H, W, 2)."""
-        return self.priors[k](kept).unflatten(-3, (-1, 2)).movedim(-3, -1).to(kept.dtype)
+        return arrange(self.priors[k](kept.clamp(-LARGEST, LARGEST)), self.affine.n_params, -3).to(kept.dtype)
 
     def forward(self, z, context=None):
         *finished, h = self.split(z)

@@ -90,7 +90,7 @@ class BatchNorm(_PerChannel):
         [[-0.9999949932098389, -0.9999949932098389], [0.9999949932098389, 0.9999949932098389]]
     """
 
-    def __init__(self, shape: int | tuple[int, ...], momentum: float = 0.1, eps: float = 1e-5):
+    def __init__(self, shape: int | tuple[int, ...], *, momentum: float = 0.1, eps: float = 1e-5):
         super().__init__(shape)
         self.momentum, self.eps = momentum, eps
         self.register_buffer("mean", torch.zeros(self.per_channel))

@@ -63,7 +63,7 @@ class Pixels(Flow):
         torch.uint8
     """
 
-    def __init__(self, flow: Flow, shape: tuple[int, int, int], levels: int = 256, preprocess: str = "scale"):
+    def __init__(self, flow: Flow, shape: tuple[int, int, int], *, levels: int = 256, preprocess: str = "scale"):
         if preprocess not in ("scale", "logit"):
             raise ValueError(f'preprocess must be "scale" or "logit", got {preprocess!r}')
         if flow.event_shape != (math.prod(shape),):

@@ -41,7 +41,7 @@ class VariationalDequantize(Bijection):
     latent_ndim = event_ndim = 3
     likelihood = "bound"
 
-    def __init__(self, shape: tuple[int, int, int], levels: int = 256, layers: int = 4, hidden: int = 32):
+    def __init__(self, shape: tuple[int, int, int], levels: int = 256, *, layers: int = 4, hidden: int = 32):
         super().__init__()
         if levels < 2:
             raise ValueError(f"pixels need at least two levels, got {levels}")
@@ -50,7 +50,7 @@ class VariationalDequantize(Bijection):
         self.domain = constraints.independent(constraints.unit_interval, 3)
         self.codomain = constraints.independent(constraints.integer_interval(0, levels - 1), 3)
         self.base = StandardNormal(*shape)
-        self.noise = Compose(*(ImageCoupling(shape, Affine(), hidden, "checkerboard", swap=k % 2 == 1, context_shape=shape)
+        self.noise = Compose(*(ImageCoupling(shape, Affine(), hidden=hidden, mask="checkerboard", swap=k % 2 == 1, context_shape=shape)
                                for k in range(layers)))
 
     def _log_q(self, epsilon, h, log_det):

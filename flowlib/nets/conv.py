@@ -37,14 +37,14 @@ class ConvNet(_ImageNet):
 
     @staticmethod
     def build(inputs, outputs, hidden, blocks):
-        return nn.Sequential(nn.Conv2d(inputs, hidden, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(hidden, hidden, 1),
-                             nn.ReLU(inplace=True), _zero(nn.Conv2d(hidden, outputs, 3, padding=1)))
+        return nn.Sequential(nn.Conv2d(inputs, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, hidden, 1),
+                             nn.ReLU(), _zero(nn.Conv2d(hidden, outputs, 3, padding=1)))
 
 
 class _Residual(nn.Module):
     def __init__(self, hidden):
         super().__init__()
-        self.body = nn.Sequential(nn.ReLU(), nn.Conv2d(hidden, hidden, 3, padding=1), nn.ReLU(inplace=True),
+        self.body = nn.Sequential(nn.ReLU(), nn.Conv2d(hidden, hidden, 3, padding=1), nn.ReLU(),
                                   nn.Conv2d(hidden, hidden, 3, padding=1))
 
     def forward(self, x):
@@ -57,7 +57,7 @@ class ResidualNet(_ImageNet):
     @staticmethod
     def build(inputs, outputs, hidden, blocks):
         residual = [_Residual(hidden) for _ in range(blocks)]
-        return nn.Sequential(nn.Conv2d(inputs, hidden, 3, padding=1), *residual, nn.ReLU(inplace=True),
+        return nn.Sequential(nn.Conv2d(inputs, hidden, 3, padding=1), *residual, nn.ReLU(),
                              _zero(nn.Conv2d(hidden, outputs, 1)))
 
 

@@ -22,7 +22,7 @@ def pixels(make, preprocess: str = "logit"):
     """A vector flow over all pixels at once."""
 
     def build(shape, levels, **size):
-        return Pixels(make(math.prod(shape), **size), shape, levels, preprocess)
+        return Pixels(make(math.prod(shape), **size), shape, levels=levels, preprocess=preprocess)
 
     return build
 
