@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Iterator
 
 import torch
@@ -19,6 +20,7 @@ from .saving import Recorded, load, save
 
 __all__ = ["Bijection", "Compose", "Flow", "Inverse", "InversionError", "load", "save"]
 
+FAR = 1e15  # of a coordinate: no data lies there, and powers of it may overflow
 LIKELIHOODS = ("exact", "bound", "estimate")  # from strong to weak: a chain is as strong as its weakest part
 
 
@@ -54,14 +56,15 @@ def check_tensor(value: Tensor, who: str, dtype: torch.dtype | None = None, what
                      f"convert one of them with .to({dtype}) or .to({value.dtype})")
 
 
-def _checked(method, inverse: bool):
-    """`forward` or `inverse` of a layer, with `Bijection.check` of its arguments before it."""
-    first = method.__code__.co_varnames[1]  # the name of z or x, for a call by keywords
+def _checked(method, name: str):
+    """`forward`, `inverse` or `initialize` of a layer, with `Bijection.check` of its arguments before it."""
+    _, first, *_ = inspect.signature(method).parameters  # the name of z or x, for a call by keywords
 
     @functools.wraps(method)
     def checked(self, *args, **kwargs):
         if args or first in kwargs:  # else Python says what is missing
             context = args[1] if len(args) > 1 else kwargs.get("context")
+            inverse = name == "inverse" if name != "initialize" else args[2] if len(args) > 2 else kwargs.get("inverse", True)
             self.check(args[0] if args else kwargs[first], context, inverse)
         return method(self, *args, **kwargs)
 
@@ -70,6 +73,16 @@ def _checked(method, inverse: bool):
 
 class InversionError(RuntimeError):
     """An iterative inverse did not reach its tolerance; the message gives the residual."""
+
+
+class _Reals:
+    """The domain or codomain of a layer that names none: all real events of its number of axes."""
+
+    def __init__(self, ndim: str):
+        self.ndim = ndim
+
+    def __get__(self, layer, owner) -> constraints.Constraint:
+        return constraints.independent(constraints.real, getattr(owner if layer is None else layer, self.ndim))
 
 
 class Bijection(nn.Module, metaclass=Recorded):
@@ -102,16 +115,16 @@ class Bijection(nn.Module, metaclass=Recorded):
     event_ndim: int = 1
     latent_shape: tuple[int, ...] | None = None
     event_shape: tuple[int, ...] | None = None
-    domain: constraints.Constraint = constraints.real_vector
-    codomain: constraints.Constraint = constraints.real_vector
+    domain = _Reals("latent_ndim")
+    codomain = _Reals("event_ndim")
     likelihood: str = "exact"
     context_shape: tuple[int, ...] | None = None
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        for name in ("forward", "inverse"):
+        for name in ("forward", "inverse", "initialize"):
             if name in vars(cls):
-                setattr(cls, name, _checked(vars(cls)[name], name == "inverse"))
+                setattr(cls, name, _checked(vars(cls)[name], name))
 
     @property
     def context_dim(self) -> int | None:
@@ -395,12 +408,15 @@ class Flow(nn.Module, metaclass=Recorded):
         self._check(x, context, self.event_shape)
         if not x.is_floating_point():  # pixels
             z, log_det = self.bijection.inverse(x, context)
-            return self.base.log_prob(z) + log_det
-        # Infinity is no point of R^D: density zero, whatever the layers would make of it. NaN stays NaN, to be seen.
+            log_base = self.base.log_prob(z)
+            return (log_base + log_det).masked_fill(log_base == -torch.inf, -torch.inf)
+        # Infinity is no point of R^D, and a z out of the base's reach is no draw of it: density zero, whatever log-det the layers
+        # make of them. Nor is an x so large that it overflows on its way. Any other NaN stays, to be seen.
         largest = x.detach().abs().amax(tuple(range(-self.bijection.event_ndim, 0)))
         z, log_det = self.bijection.inverse(x.nan_to_num(torch.nan, 0.0, 0.0), context)
-        log_p = self.base.log_prob(z) + log_det
-        return log_p.masked_fill(largest == torch.inf, -torch.inf)
+        log_base = self.base.log_prob(z)
+        log_p = (log_base + log_det).masked_fill((log_base == -torch.inf) | (largest == torch.inf), -torch.inf)
+        return torch.where(largest > FAR, log_p.nan_to_num(-torch.inf, torch.inf, -torch.inf), log_p)
 
     forward = log_prob
 

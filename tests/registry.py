@@ -138,6 +138,8 @@ ENTRIES = [
     Entry("Coupling affine", coupling(fl.Affine()), context=True),
     Entry("Coupling affine swapped", coupling(fl.Affine(), swap=True), context=True),
     Entry("Coupling spline", coupling(fl.RationalQuadraticSpline(bins=5, box=4.0)), context=True),
+    Entry("Coupling masked", lambda d, c: fl.Coupling(d, fl.Affine(), hidden=(16,), context_dim=c, swap=True,
+          mask=torch.arange(d) % 2 == 0), dims=MANY, context=True),
     Entry("DiagonalScale", lambda d, c: fl.DiagonalScale(d)),
     Entry("Compose", chain(lambda d, c: fl.Linear(torch.eye(d) * 1.1), lambda d, c: fl.Planar(d, context_dim=c),
                            lambda d, c: fl.Coupling(d, fl.Affine(), hidden=(8,), context_dim=c)), context=True, layers=3),
@@ -161,6 +163,8 @@ ENTRIES = [
           context=True, exempt=IMAGE, scale=1.0),
     Entry("ImageCoupling swapped", on_images(lambda s, c: fl.ImageCoupling(s, fl.Affine(), hidden=8, swap=True, context_dim=c,
           net="residual")), dims=(2, 3), context=True, exempt=IMAGE, scale=1.0),
+    Entry("ImageCoupling masked", on_images(lambda s, c: fl.ImageCoupling(s, fl.Affine(), hidden=8, context_dim=c,
+          mask=torch.arange(4) < 2)), dims=(1, 2), context=True, exempt=IMAGE, scale=1.0),
     Entry("ImageCoupling checkerboard", on_images(lambda s, c: fl.ImageCoupling(
           s, fl.RationalQuadraticSpline(4, 3.0), hidden=8, mask="checkerboard", context_dim=c)), dims=(1, 2, 3), context=True,
           exempt=IMAGE, scale=1.0),

@@ -22,7 +22,8 @@ class FlowPlusPlus(Flow):
     with self-attention, variational dequantization; checkerboard couplings at full resolution, then scales with channel
     couplings. `log_prob` is a lower bound and random. Call `initialize(batch)` first (`train.fit` does).
 
-    Cost: one pass of all networks, both ways; sampling also a root search in every coupling.
+    Cost: one pass of all networks, both ways; sampling also a root search in every coupling. Second derivatives need the
+    unfused attention: `with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`.
 
     Args:
         shape: (C, H, W), H and W divisible by 2^scales.

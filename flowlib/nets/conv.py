@@ -21,9 +21,16 @@ class _ImageNet(nn.Module):
         if context is not None:
             batch = torch.broadcast_shapes(x.shape[:-3], context.shape[:-3])
             x = torch.cat([x.expand(*batch, *x.shape[-3:]), context.expand(*batch, *context.shape[-3:])], -3)
-        # Channels last in memory: convolutions of few channels take half the time.
-        h = self.body(x.reshape(-1, *x.shape[-3:]).contiguous(memory_format=torch.channels_last))
+        h = self.body(_channels_last(x.reshape(-1, *x.shape[-3:])))
         return h.reshape(*x.shape[:-3], *h.shape[1:])
+
+
+def _channels_last(x):
+    """The same numbers with channels last in memory: convolutions of few channels take half the time."""
+    try:
+        return x.contiguous(memory_format=torch.channels_last)
+    except RuntimeError:  # inside vmap, which knows no layout
+        return x
 
 
 def _zero(layer):
@@ -96,7 +103,11 @@ class _Attention(nn.Module):
 
 
 class GatedAttentionNet(_ImageNet):
-    """Flow++'s network: gated convolutions and self-attention (Ho et al. 2019, arXiv:1902.00275, section 3.3)."""
+    """Flow++'s network: gated convolutions and self-attention (Ho et al. 2019, arXiv:1902.00275, section 3.3).
+
+    PyTorch's fused attention can be differentiated once; for second derivatives run under
+    `torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`.
+    """
 
     def __init__(self, shape, outputs, hidden, context_dim=None, blocks=2):
         self.place = shape[1:]
