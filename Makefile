@@ -6,13 +6,19 @@ SITE := _build/html/index.html
 LESSONS := $(sort $(wildcard lessons/*.ipynb lessons/problem_sets/*.ipynb))
 export OMP_NUM_THREADS ?= 1
 
+# Time-outs stop what hangs, on a machine that is four times as slow too.
+PYTEST := -m pytest -n 2 --dist loadfile -q --timeout 1800 --doctest-modules --nbval-current-env --nbval-cell-timeout 600
+# Each makes the libraries compute as on an older processor, and each changes the last digits of something: elementwise
+# functions, sums and softmax; products and factorizations; convolutions; numpy.
+ISA := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41 OPENBLAS_CORETYPE=Haswell
+
 # An environment is good when its last step wrote `installed`. It is made anew when that step is missing, when its
 # interpreter is gone, or when the folder was moved (scripts hold the full path); new requirements are added in place.
 ENVIRONMENTS := .venv .venv-book .venv-bench .venv-colab
 $(foreach env,$(ENVIRONMENTS),$(shell [ "$$(cat $(env)/installed 2>/dev/null)" = "$(CURDIR)" ] \
   && $(env)/bin/python -c '' 2>/dev/null || rm -f $(env)/installed))
 
-.PHONY: help book open test lessons results results-page bench colab repository release clean
+.PHONY: help book open test portable lint lessons results results-page bench colab repository release clean
 help:  ## list the commands
 	@sed -n "s,^\([a-z-]*\):.*## \(.*\),make \1\t\2,p" Makefile | expand -t 20
 
@@ -24,8 +30,17 @@ open: book  ## build the site and open it in the browser
 
 test: .venv/installed  ## everything that is checked: package, lessons, site
 	$(call build,.venv)
-	.venv/bin/python -m pytest tests flowlib lessons -n 2 --dist loadfile -q -rs --timeout 600 --durations 10 \
-	  --doctest-modules --nbval --nbval-current-env --nbval-cell-timeout 120
+	.venv/bin/python $(PYTEST) tests flowlib lessons --nbval -rs --durations 10
+
+portable: .venv/installed  ## package and lessons as other processors compute them, one after the other and all at once; an hour
+	@for change in $(ISA) "$(ISA)" OMP_NUM_THREADS=2; do echo "$$change"; \
+	  env $$change .venv/bin/python $(PYTEST) tests flowlib lessons --nbval --ignore tests/site || failed="$$failed\n$$change"; \
+	done; [ -z "$$failed" ] || { printf "Not the same everywhere:$$failed\n"; exit 1; }
+
+lint: .venv/installed  ## style, types, the workflow file
+	.venv/bin/ruff check --quiet .
+	.venv/bin/basedpyright --level error
+	.venv/bin/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 
 lessons: .venv/installed  ## run every lesson again, in place; what still holds stays as it is
 	.venv/bin/python book/tools/normalise.py $(LESSONS)
@@ -40,21 +55,22 @@ results-page: .venv/installed  ## write the results page from book/results/*.jso
 bench: .venv-bench/installed  ## time flowlib against zuko, nflows and normflows
 	.venv-bench/bin/python tests/benchmarks/run.py
 
-colab: .venv-colab/installed  ## run the package and the lessons with the versions that Colab has
-	.venv-colab/bin/python -m pytest tests/test_laws.py tests/test_exercises_student.py flowlib lessons -n 2 --dist loadfile -q --timeout 600 -p no:cacheprovider \
-	  --doctest-modules --nbval-lax --nbval-current-env --nbval-cell-timeout 120
+colab: .venv-colab/installed  ## package and lessons with the versions that Colab has, as another processor computes
+	env $(ISA) .venv-colab/bin/python $(PYTEST) tests/test_laws.py tests/test_exercises_student.py flowlib lessons --nbval-lax \
+	  -p no:cacheprovider
 
-repository:  ## URL=https://github.com/you/yours: the public address, wherever it stands
+repository:  ## URL=https://github.com/you/yours: the public address, wherever it stands; turns on the buttons that lead there
 	$(PYTHON) book/tools/setup_cell.py repository "$(URL)"
 
-release:  ## TAG=v1.0: the version that lessons install in Colab
+release:  ## TAG=v1.0: what lessons install in Colab, pinned to the commit of this tag
 	$(PYTHON) book/tools/setup_cell.py release "$(TAG)"
 
 clean:  ## remove what was built, the environments too
-	rm -rf _build book/results.md book/reference/*.md $(ENVIRONMENTS)
+	rm -rf _build book/results.md book/architecture.md book/reference/*.md $(ENVIRONMENTS)
 
 define build
 	@$(1)/bin/python book/tools/api_pages.py flowlib book/reference
+	@$(1)/bin/python book/tools/architecture.py flowlib book/architecture.md
 	@$(1)/bin/python book/tools/results.py page
 	@$(1)/bin/jupyter-book build . --all -q -W --keep-going >/dev/null
 	@echo "The site: $(CURDIR)/$(SITE)"

@@ -75,6 +75,9 @@ class InversionError(RuntimeError):
     """An iterative inverse did not reach its tolerance; the message gives the residual."""
 
 
+_reals = functools.cache(lambda ndim: constraints.independent(constraints.real, ndim))
+
+
 class _Reals:
     """The domain or codomain of a layer that names none: all real events of its number of axes."""
 
@@ -82,7 +85,7 @@ class _Reals:
         self.ndim = ndim
 
     def __get__(self, layer, owner) -> constraints.Constraint:
-        return constraints.independent(constraints.real, getattr(owner if layer is None else layer, self.ndim))
+        return _reals(getattr(owner if layer is None else layer, self.ndim))
 
 
 class Bijection(nn.Module, metaclass=Recorded):

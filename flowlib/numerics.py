@@ -1,98 +1,132 @@
-"""Scalar numerics that flows stand on: a root finder that always converges, and tails that neither overflow nor cancel.
+"""Scalar numerics that flows stand on: a root finder whose steps cannot fail, and tails that neither overflow nor cancel.
 
-Everything here is elementwise, exact to a few units in the last place far into the tails, and twice differentiable.
+Everything here is elementwise, exact to a few units in the last place far into the tails, and three times differentiable
+by any means: backward, forward mode, `torch.func` transforms and `torch.compile` alike, since it is made of plain
+operations. Where the value comes from a search, or autograd's own derivative is wrong, it is a constant (`detach`) to
+which a term is added that is zero and has the right derivatives.
 """
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["log_mixture_cdf", "log_ndtr", "log_ndtri", "log_softplus", "solve_monotone"]
+from .core import InversionError
+
+__all__ = ["log_mixture_cdf", "log_ndtr", "log_ndtri", "log_softplus", "solve_monotone", "sqrt_softplus"]
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+
+
+# --- range and precision ----------------------------------------------------------------------------------------------
+
+
+def tame(value: Tensor) -> Tensor:
+    """`value` within the range where sums of products with it stay finite: up to the largest number to the power 3/4, 1e28
+    in float32. Beyond, it saturates: an overflow would become infinity minus infinity, and a density NaN instead of zero."""
+    largest = torch.finfo(value.dtype).max ** 0.75
+    return value.clamp(-largest, largest)
+
+
+def full_precision(value: Tensor):
+    """A context outside of autocast; free of charge where there is none."""
+    device = value.device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+
+
+def wide(value: Tensor) -> Tensor:
+    """`value` in float32 at least: torch has no linear algebra for 16 bits. Round the result with `.to(dtype)`."""
+    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
 
 
 # --- roots ------------------------------------------------------------------------------------------------------------
 
 
-class _Root(torch.autograd.Function):
-    """The solution x of f(x, *params) = y as a function of y and params.
+def solve_monotone(f: Callable, y: Tensor, low: Tensor | float, high: Tensor | float, *params: Tensor,
+                   steps: int | None = None, check: bool = True) -> Tensor:
+    r"""The root x of $f(x; \theta) = y$ for a strictly increasing f, elementwise.
 
-    Implicit function theorem: dx = (dy - sum_k df/dparam_k dparam_k) / f'(x). `backward` is itself written with
-    differentiable operations on the saved x, which autograd knows as this function's output; so it differentiates again.
+    Newton's method inside a bracket that shrinks at every step (`rtsafe` in Press et al., Numerical Recipes, section 9.4),
+    with a fixed number of steps: no branch on data, and convergence whatever the shape of f, since a step that leaves the
+    bracket, or is not at most half of the one before, is replaced by a bisection.
+
+    Derivatives need not go through the search: two more Newton steps from the root, whose residuals are zero, have those
+    of the implicit function, $dx = (dy - \partial_\theta f\, d\theta) / f'(x)$, and the second and third derivatives.
+
+    Args:
+        f: `f(x, *params) -> (value, derivative)`, elementwise, both of x's shape and differentiable.
+        y: What f is to reach; any shape, floating point.
+        low, high: Ends of a bracket, `f(low) <= y <= f(high)`; they broadcast to y.
+        params: What f takes beside x.
+        steps: Evaluations of f in the search; by default 64 for float64 and 40 for float32.
+        check: Whether to look at the residuals, which makes the host wait once for a GPU. Under `vmap` and `torch.compile`
+            no number can be looked at, and a bracket without a root gives one of its ends.
+
+    Returns:
+        x, of y's shape; y itself where y is not finite (NaN stays NaN).
+
+    Raises:
+        InversionError: The bracket holds no root, or the steps were too few; the message gives the residual.
+
+    Example:
+        >>> solve_monotone(lambda x: (x + x**3, 1 + 3 * x**2), torch.tensor([2.0, 10.0]), -10.0, 10.0)
+        tensor([1., 2.])
     """
-
-    @staticmethod
-    def forward(ctx, f, y, low, high, steps, *params):
-        x = _bracketed_newton(f, y, low, high, steps, params)
-        ctx.f = f
-        ctx.save_for_backward(x, y, *params)
-        return x
-
-    @staticmethod
-    def backward(ctx, grad):
-        x, y, *params = ctx.saved_tensors
-        needed = [i for i, p in enumerate(params) if ctx.needs_input_grad[5 + i]]
-        with torch.enable_grad():
-            # Fresh aliases: the gradient with respect to a parameter must stop there, and not run on through x.
-            aliases = [p.view_as(p) for p in params] if needed else params
-            aliases = [a if a.requires_grad else a.detach() for a in aliases]
-            value, slope = ctx.f(x, *aliases)
-            grad_y = grad / slope
-            grads = torch.autograd.grad(value, [aliases[i] for i in needed], -grad_y,
-                                        create_graph=torch.is_grad_enabled(), allow_unused=True) if needed else []
-        out = [None] * len(params)
-        for i, g in zip(needed, grads):
-            out[i] = g
-        return (None, grad_y.sum_to_size(y.shape), None, None, None, *out)
+    finite = y.isfinite()
+    constant = y.detach()
+    target = constant.masked_fill(~finite, 0.0)
+    low, high = (torch.as_tensor(end, dtype=y.dtype, device=y.device).detach().expand(y.shape).masked_fill(~finite, 0.0)
+                 for end in (low, high))
+    with torch.no_grad():
+        x = _bracketed_newton(f, target, low, high, steps or (64 if y.dtype == torch.float64 else 40), params).detach()
+    value, slope = f(x, *params)
+    if check:
+        _raise_without_root(value.detach() - target, slope.detach() * x, target)
+    # Steps from a residual of zero, a chord and then a Newton step: of the error's Taylor series in (y, params) the first
+    # leaves order 2 on, the second order 4 on.
+    tiny = torch.finfo(y.dtype).tiny
+    rise = torch.where(finite, y - constant, 0.0)
+    x = x - (value - value.detach() - rise) / slope.detach().clamp(min=tiny)
+    value, slope = f(x, *params)
+    x = x - (value - value.detach() - rise) / slope.clamp(min=tiny)
+    return torch.where(finite, x, constant)
 
 
 def _bracketed_newton(f, y, low, high, steps, params):
-    """Newton's method inside a bracket that shrinks at every step; where Newton leaves it or is slow, bisection."""
-    low, high = (torch.as_tensor(b, dtype=y.dtype, device=y.device).expand(y.shape) for b in (low, high))
-    x = 0.5 * (low + high)
+    x = torch.lerp(low, high, 0.5)
     last = high - low  # length of the step before
     for _ in range(steps):
         value, slope = f(x, *params)
         residual = value - y
         low, high = torch.where(residual <= 0, x, low), torch.where(residual >= 0, x, high)
         newton = x - residual / slope
-        # Steps must halve, or the bracket must: whichever way, the length left falls geometrically.
+        # Steps must halve, or the bracket must: whichever way, the length left falls geometrically. At the root itself the
+        # bracket is one point, and both ways stay there.
         good = (newton >= low) & (newton <= high) & ((newton - x).abs() <= 0.5 * last)
-        following = torch.where(good, newton, 0.5 * (low + high))
-        last = torch.where(residual == 0, last, (following - x).abs())
-        x = torch.where(residual == 0, x, following)
-    return x.masked_fill(~y.isfinite(), torch.nan)
+        following = torch.where(good, newton, torch.lerp(low, high, 0.5))
+        last = (following - x).abs()
+        x = following
+    return x
 
 
-def solve_monotone(f: Callable, y: Tensor, low: Tensor | float, high: Tensor | float, *params: Tensor,
-                   steps: int | None = None) -> Tensor:
-    r"""The root x of $f(x; \theta) = y$ for a strictly increasing f, elementwise.
-
-    Bracketed Newton with a fixed number of steps: no branch on data, and convergence whatever the shape of f, since a step
-    that is not at most half of the one before it is replaced by a bisection. The result is differentiable twice in y and
-    $\theta$ by the implicit function theorem, at the cost of one evaluation of f, however many steps the search took.
-
-    Args:
-        f: `f(x, *params) -> (value, derivative)`, elementwise, both of x's shape and differentiable by autograd.
-        y: What f is to reach; any shape, floating point.
-        low, high: Ends of a bracket, `f(low) <= y <= f(high)`; they broadcast to y.
-        params: Tensors that f depends on. Gradients reach these and y alone, so pass all that need them.
-        steps: Evaluations of f; by default 64 for float64 and 40 for float32.
-
-    Returns:
-        x, of y's shape; NaN where y is not finite.
-
-    Example:
-        >>> solve_monotone(lambda x: (x + x**3, 1 + 3 * x**2), torch.tensor([2.0, 10.0]), -10.0, 10.0)
-        tensor([1., 2.])
-    """
-    steps = steps or (64 if y.dtype == torch.float64 else 40)
-    return _Root.apply(f, y, low, high, steps, *params)
+def _raise_without_root(residual, reach, y):
+    """InversionError where a residual is more than rounding explains, if there is a number to look at."""
+    if torch.compiler.is_compiling():
+        return
+    allowed = math.sqrt(torch.finfo(y.dtype).eps) * (1 + y.abs() + reach.abs())
+    failed = residual.abs() > allowed  # not where something is NaN: that stays to be seen in the result
+    try:
+        found = bool(failed.any())
+    except RuntimeError:  # under vmap, or on the meta device
+        return
+    if found:
+        worst = residual[failed].abs().argmax()
+        raise InversionError(f"no root in the bracket, or too few steps, at {int(failed.sum())} of {failed.numel()} places: "
+                             f"the residual at y = {y[failed][worst].item():.6g} is {residual[failed][worst].item():.3g}")
 
 
 # --- tails ------------------------------------------------------------------------------------------------------------
@@ -110,36 +144,36 @@ def log_softplus(t: Tensor) -> Tensor:
     return torch.where(t < -16, left - 0.5 * left.exp(), F.softplus(t.clamp(min=-16.0)).log())
 
 
-class _Hazard(torch.autograd.Function):
-    """h(z) = phi(z) / Phi(z), the slope of ln Phi; h' = -h (z + h), as many times as asked."""
+def sqrt_softplus(t: Tensor) -> Tensor:
+    r"""$\sqrt{\ln(1 + e^t)}$, which is $e^{t/2}$ far to the left, where softplus itself underflows; positive for every t.
 
-    @staticmethod
-    def forward(ctx, z):
-        h = math.sqrt(2 / math.pi) / torch.special.erfcx(z * -math.sqrt(0.5))
-        ctx.save_for_backward(z, h)
-        return h
-
-    @staticmethod
-    def backward(ctx, grad):
-        z, h = ctx.saved_tensors
-        return -grad * h * (z + h)
+    Example:
+        >>> sqrt_softplus(torch.tensor([-120.0, 0.0, 4.0])).log()
+        tensor([-60.0000,  -0.1833,   0.6977])
+    """
+    # Left of -40 as the value at -40 times e^((t + 40)/2). Right of 40 softplus is t, also in float64 (torch's default of 20
+    # costs digits there).
+    rest = torch.add(20.0, t, alpha=0.5).clamp(math.log(torch.finfo(t.dtype).tiny) + 21, 0.0).exp()
+    return F.softplus(t.clamp(min=-40.0), threshold=40.0).sqrt() * rest
 
 
-class _LogNdtr(torch.autograd.Function):
-    """torch's own second derivative of log_ndtr is NaN in the right tail (0 times infinity); this one is not."""
+def _with_derivatives(z: Tensor, value: Tensor, first: Tensor, second: Tensor, third: Tensor) -> Tensor:
+    """`value` at z with these derivatives: a Taylor polynomial about z itself, so that all its terms are zero."""
+    finite = z.isfinite()
+    step = torch.where(finite, z - z.detach(), 0.0)
+    first, second, third = (c.masked_fill(~finite, 0.0) for c in (first, second, third))
+    return value + step * (first + step / 2 * (second + step / 3 * third))
 
-    @staticmethod
-    def forward(ctx, z):
-        ctx.save_for_backward(z)
-        return torch.special.log_ndtr(z)
 
-    @staticmethod
-    def backward(ctx, grad):
-        return grad * _Hazard.apply(*ctx.saved_tensors)
+def _hazard(z):
+    """h(z) = phi(z) / Phi(z), the slope of ln Phi, and its own slope -h (z + h), which lies in [-1, 0]."""
+    h = math.sqrt(2 / math.pi) / torch.special.erfcx(z * -math.sqrt(0.5))
+    return h, (-h * (z + h)).clamp(-1.0, 0.0)
 
 
 def log_ndtr(z: Tensor) -> Tensor:
-    r"""$\ln\Phi(z)$, the log of the standard normal CDF, with two derivatives that are right in both tails.
+    r"""$\ln\Phi(z)$, the log of the standard normal CDF, with three derivatives that are right in both tails (the second of
+    torch's own is 0 times infinity on the right).
 
     $\ln(1 - \Phi(z))$ is `log_ndtr(-z)`.
 
@@ -147,25 +181,23 @@ def log_ndtr(z: Tensor) -> Tensor:
         >>> log_ndtr(torch.tensor([-30.0, 0.0], dtype=torch.float64))
         tensor([-454.3212,   -0.6931], dtype=torch.float64)
     """
-    return _LogNdtr.apply(z)
+    at = z.detach()
+    first, second = _hazard(at)
+    return _with_derivatives(z, torch.special.log_ndtr(at), first, second, -second * (at + 2 * first) - first)
 
 
-class _LogNdtri(torch.autograd.Function):
-    """z <= 0 with ln Phi(z) = l, for l <= ln(1/2): Newton on ln Phi, from the tail's asymptote. dz/dl = 1/h(z)."""
-
-    @staticmethod
-    def forward(ctx, log_p):
-        twice = (-2 * log_p).clamp(min=1.3)
-        z = -(twice - twice.log() - 2 * HALF_LOG_2PI).clamp(min=0.0).sqrt()
-        for _ in range(8):
-            value = torch.special.log_ndtr(z)
-            z = z - (value - log_p) * (value + 0.5 * z * z + HALF_LOG_2PI).exp()
-        ctx.save_for_backward(z)
-        return z
-
-    @staticmethod
-    def backward(ctx, grad):
-        return grad / _Hazard.apply(*ctx.saved_tensors)
+def _lower_quantile(log_p):
+    """z <= 0 with ln Phi(z) = l, for l <= ln(1/2): Newton on ln Phi, from the tail's asymptote."""
+    at = log_p.detach()
+    twice = (-2 * at).clamp(min=1.3)
+    z = -(twice - twice.log() - 2 * HALF_LOG_2PI).clamp(min=0.0).sqrt()
+    for _ in range(8):
+        value = torch.special.log_ndtr(z)
+        z = z - (value - at) * (value + 0.5 * z * z + HALF_LOG_2PI).exp()
+    h, slope = _hazard(z)
+    # d/dl = (1/h) d/dz, and dh/dz = -h (z + h)
+    first, gap = 1 / h, z + h
+    return _with_derivatives(log_p, z, first, gap * first**2, (1 + slope + 2 * gap**2) * first**3)
 
 
 def log_ndtri(log_p: Tensor, log_q: Tensor) -> Tensor:
@@ -183,7 +215,7 @@ def log_ndtri(log_p: Tensor, log_q: Tensor) -> Tensor:
         tensor([-30.])
     """
     left = log_p <= log_q
-    tail = _LogNdtri.apply(torch.where(left, log_p, log_q))
+    tail = _lower_quantile(torch.where(left, log_p, log_q))
     return torch.where(left, tail, -tail)
 
 

@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .atomic import write_atomic
+
 CLASSES: dict[str, type] = {}  # every recorded class, by name
 FORMAT = 1
 
@@ -86,17 +88,24 @@ def _call(cls: type, args: list, kwargs: dict):
     return cls(**dict(zip((p.name for p in parameters), args)), **kwargs)
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """All or nothing: a reader sees the old file or the new one, whole, whatever stops this process."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with open(part, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+def structure(flow, tensors: dict[str, Tensor] | None = None) -> dict:
+    """The content of `model.json`: the dtype, and the nested call that builds the flow; tensors among the arguments go into
+    `tensors`. Two flows with the same structure differ in their weights alone.
+
+    Raises:
+        TypeError: As for `save`.
+
+    Example:
+        >>> from flowlib import Exp
+        >>> structure(Exp())["flow"]["class"]
+        'Exp'
+    """
+    call = _encode(flow, {} if tensors is None else tensors)
+    dtypes = {v.dtype for v in (*flow.parameters(), *flow.buffers()) if v.is_floating_point()}
+    if len(dtypes) > 1:
+        raise TypeError(f"a flow of one dtype can be saved, this one mixes {sorted(map(str, dtypes))}")
+    dtype = str(dtypes.pop() if dtypes else torch.get_default_dtype()).removeprefix("torch.")
+    return {"format": FORMAT, "dtype": dtype, "flow": call}
 
 
 def save(flow, folder: str | os.PathLike) -> None:
@@ -117,14 +126,10 @@ def save(flow, folder: str | os.PathLike) -> None:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors: dict[str, Tensor] = {}
-    call = _encode(flow, tensors)
+    call = structure(flow, tensors)
     state = {f"state.{k}": v.detach().contiguous().cpu().clone() for k, v in flow.state_dict().items()}
-    dtypes = {v.dtype for v in (*flow.parameters(), *flow.buffers()) if v.is_floating_point()}
-    if len(dtypes) > 1:
-        raise TypeError(f"a flow of one dtype can be saved, this one mixes {sorted(map(str, dtypes))}")
-    dtype = str(dtypes.pop() if dtypes else torch.get_default_dtype()).removeprefix("torch.")
     write_atomic(folder / "model.safetensors", to_bytes({**state, **tensors}))
-    write_atomic(folder / "model.json", json.dumps({"format": FORMAT, "dtype": dtype, "flow": call}, indent=1).encode())
+    write_atomic(folder / "model.json", json.dumps(call, indent=1).encode())
 
 
 def load(folder: str | os.PathLike):

@@ -4,7 +4,6 @@ import gzip
 import io
 import tarfile
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -55,10 +54,12 @@ class Server:
                 pass
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.ended = threading.Event()
         self.url = f"http://127.0.0.1:{self.http.server_port}"
         threading.Thread(target=self.http.serve_forever, args=(0.01,), daemon=True).start()
 
     def close(self):
+        self.http.ended.set()
         self.http.shutdown()
         self.http.server_close()
 
@@ -78,7 +79,7 @@ def hangs(request):
     request.send_header("Content-Length", "1000")
     request.end_headers()
     request.wfile.flush()
-    time.sleep(10)
+    request.server.ended.wait()
 
 
 def never_ends(request):
@@ -89,6 +90,39 @@ def never_ends(request):
             request.wfile.write(bytes(1 << 16))
     except OSError:
         pass  # the client has hung up
+
+
+def drips(request):
+    """One byte now and then: no pause is long enough to be one."""
+    request.send_response(200)
+    request.end_headers()
+    try:
+        for _ in range(10_000):
+            request.wfile.write(b"\x1f")
+            request.wfile.flush()
+            time.sleep(0.05)
+    except OSError:
+        pass
+
+
+def says(answer):
+    """A mirror that sends these bytes in place of an HTTP answer."""
+
+    def raw(request):
+        request.wfile.write(answer)
+        request.close_connection = True
+
+    return lambda content: raw
+
+
+def unreadable_member(content):
+    """An archive with a header that makes tarfile raise a ValueError."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("data")
+        member.pax_headers = {"GNU.sparse.map": "many"}
+        tar.addfile(member)
+    return buffer.getvalue()
 
 
 class World:
@@ -138,4 +172,12 @@ FAULTS = {  # what a mirror may do to a file that it should give
     "never ends": lambda content: never_ends,
     "gzip bomb": lambda content: gzip.compress(bytes(10_000_000)),
     "404": lambda content: None,
+    "drips": lambda content: drips,
+    "no HTTP": says(b"\x00\xff" * 50),
+    "bad header": says(b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n"),
+    "bad redirect": says(b"HTTP/1.1 302 Found\r\nLocation: http://[::\r\n\r\n"),
+    "redirect to a file": says(b"HTTP/1.1 302 Found\r\nLocation: file:///etc/hosts\r\n\r\n"),
+    "bad chunk size": says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nmany\r\n\r\n"),
+    "bad encoding": says(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nnone"),
+    "bad member": unreadable_member,
 }

@@ -13,7 +13,7 @@ import flowlib as fl
 DIMS = (1, 2, 3, 8)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
     name: str
     make: Callable  # make(dim, context_dim) -> Bijection, after torch.manual_seed
@@ -181,8 +181,8 @@ ENTRIES = [
 ]
 
 
-def cases(law: str, dims=DIMS):
-    """All (entry, dim, context width) of the registry that a law applies to, as pytest parameters."""
+def cases(law: str | None, dims=DIMS):
+    """All (entry, dim, context width) of the registry that a law applies to, as pytest parameters; all there are for None."""
     import pytest
 
     found = []

@@ -4,7 +4,13 @@ import errno
 import gzip
 import io
 import os
-import time
+<<<<<<< HEAD
+import signal
+import subprocess
+import sys
+import threading
+=======
+>>>>>>> portable
 import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -28,7 +34,12 @@ def world(tmp_path, monkeypatch):
     monkeypatch.setattr(full, "VAL", {"mnist": 20, "cifar10": 4})
     monkeypatch.setattr(files, "cache", lambda: world.cache)
     monkeypatch.setattr(files, "PAUSE", 0.0)
+<<<<<<< HEAD
     monkeypatch.setattr(files, "TIMEOUT", (1.0, 1.0))
+    monkeypatch.setattr(files, "GRACE", 2.0)
+=======
+    monkeypatch.setattr(files, "TIMEOUT", (10.0, 3.0))
+>>>>>>> portable
     monkeypatch.setattr(files, "SLACK", 20_000)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     for variable in ("FLOWLIB_DATA", "FLOWLIB_MIRROR"):
@@ -52,9 +63,11 @@ def test_download_once_then_use_the_cache(name, world):
 def test_bad_mirror_gives_way_to_a_good_one(name, fault, world):
     world.serve("a", FAULTS[fault])
     world.serve("b")
-    start = time.monotonic()
-    world.check(name)
-    assert time.monotonic() - start < 9  # a server that hangs is not waited for
+<<<<<<< HEAD
+    world.check(name)  # a server that hangs for longer than the test may last is not waited for
+=======
+    world.check(name)  # a server that hangs is not waited for: it would hang until the end of the test
+>>>>>>> portable
     assert any(path.startswith("/a/") for path in world.server.asked)
     assert world.cached() == sorted(world.contents[name])
 
@@ -153,8 +166,11 @@ def test_own_folder_first(form, world, monkeypatch):
     assert world.server.asked == []
 
 
+FROM_A_NETWORK = {fault for fault, change in FAULTS.items() if not isinstance(change(gzip.compress(bytes(range(256)))), bytes)}
+
+
 @pytest.mark.parametrize("suffix", ["", ".gz"])
-@pytest.mark.parametrize("fault", [*sorted(FAULTS.keys() - {"dies half-way", "hangs", "never ends", "404"}), "empty"])
+@pytest.mark.parametrize("fault", [*sorted(FAULTS.keys() - FROM_A_NETWORK), "empty"])
 def test_damaged_own_file_is_refused_named_and_kept(fault, suffix, world, monkeypatch):
     monkeypatch.setenv("FLOWLIB_DATA", str(world.own))
     world.serve("a")  # the network would have it: a user's own file is still not passed over in silence
@@ -232,6 +248,43 @@ def test_interrupt_before_the_rename_leaves_nothing_behind(world, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         data.load("mnist")
     assert world.cached() == []
+
+
+def test_one_of_several_processes_downloads(world):
+    """The others wait, and find the file; a mirror that would be asked once by each is asked once."""
+    world.serve("a")
+    ready = threading.Barrier(4)
+
+    def loads():
+        ready.wait()
+        data.load("mnist")
+
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(loads) for _ in range(4)]:
+            future.result()
+    assert sorted(world.server.asked) == sorted(f"/a/{name}.gz" for name in world.contents["mnist"])
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from flowlib import atomic
+os.replace = lambda part, path: os.kill(os.getpid(), 9)  # at the worst moment
+path = Path(sys.argv[1])
+with atomic.locked(path.with_name(".lock")):
+    atomic.write_atomic(path, b"half of it")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="kills by a signal")
+def test_what_a_killed_download_left_is_cleared_up(world):
+    path = world.cache / "mnist" / IMAGES
+    path.parent.mkdir(parents=True)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)])
+    assert killed.returncode == -signal.SIGKILL and len(world.cached()) == 2  # a part and a lock
+    world.serve("a")
+    world.check()
+    assert world.cached() == sorted(world.contents["mnist"])
 
 
 def test_cache_that_cannot_be_made(world):

@@ -147,7 +147,7 @@ def test_a_finger_drags_a_tip_and_scrolls_elsewhere(tmp_path):
         assert [page.get_by_label(name).input_value() for name in COLUMNS] == ["1", "-1", "0.5", "1.1"]
         assert page.evaluate("scrollY") == 0
         swipe((2.0, -2.5), (2.0, 0.5))  # far from both tips, upwards
-        assert page.evaluate("scrollY") > 50
+        page.wait_for_function("scrollY > 50")
         browser.close()
 
 

@@ -3,6 +3,7 @@ import csv
 import importlib
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ sys.path.insert(0, str(ROOT / "tests" / "exercises"))
 from answers import SOURCES, text  # noqa: E402
 from submissions import write  # noqa: E402
 
-from flowlib.exercises import grade, judge, ps1, ps2, ps3, sandbox  # noqa: E402
+from flowlib.exercises import grade, judge, sandbox  # noqa: E402
 
 NAMES = judge.names()
 SETS = {name: importlib.import_module(f"wrong_{name}") for name in NAMES}
@@ -50,6 +51,12 @@ def all_alike(name, check, body):
 
 def test_every_set_is_tested():
     assert [path.name.split("_")[0] for path in SOURCES] == NAMES
+
+
+def test_checks_come_without_the_right_answers():
+    code = f"import sys; from flowlib.exercises import {', '.join(NAMES)}; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert f"flowlib.exercises.{NAMES[0]}.checks" in loaded and not [name for name in loaded if re.fullmatch(r"flowlib.*\.reference", name)]
 
 
 @each_check
@@ -97,8 +104,9 @@ def test_open_checks_leave_the_random_numbers(capsys):
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("show", [ps1.show_experiment, ps2.show_experiment, ps3.show_experiment])
-def test_experiment_is_printed_or_not(show, capsys):
+@each_set
+def test_experiment_is_printed_or_not(name, capsys):
+    show = OPEN[name].show_experiment
     show(lambda: [("one layer", [1.0, 2.0, 3.0], torch.tensor([2.0, 2.0, 2.0]))])
     assert "one layer" in (out := capsys.readouterr().out) and "2.00 ± 1.00" in out and "2.00 ± 0.00" in out
     show(lambda: None)

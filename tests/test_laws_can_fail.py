@@ -13,10 +13,10 @@ class Twice(fl.Bijection):
     """x = 2z, right; the controls below break one line each."""
 
     def forward(self, z, context=None):
-        return 2 * z, torch.full(z.shape[:-1], 2.0, dtype=z.dtype).log() * z.shape[-1]
+        return 2 * z, z.new_full(z.shape[:-1], 2.0).log() * z.shape[-1]
 
     def inverse(self, x, context=None):
-        return x / 2, -torch.full(x.shape[:-1], 2.0, dtype=x.dtype).log() * x.shape[-1]
+        return x / 2, -x.new_full(x.shape[:-1], 2.0).log() * x.shape[-1]
 
 
 class NoAbsoluteValue(fl.Bijection):
@@ -137,6 +137,40 @@ class TakesAnything(fl.Planar):
         pass
 
 
+class RemembersItsWeight(fl.Bijection):
+    """The parameter that was there at the start, whatever the module holds now."""
+
+    def __init__(self):
+        super().__init__()
+        self.shift = nn.Parameter(torch.ones(3, dtype=torch.float64))
+        kept = self.shift
+        self.read = lambda: kept
+
+    def forward(self, z, context=None):
+        return z + self.read(), z.new_zeros(z.shape[:-1])
+
+    def inverse(self, x, context=None):
+        return x - self.read(), x.new_zeros(x.shape[:-1])
+
+
+class BranchesOnAValue(Twice):
+    def forward(self, z, context=None):
+        return super().forward(z) if z.sum() > -torch.inf else (z, z.sum(-1))
+
+
+class MakesTensorsOnTheCpu(Twice):
+    def forward(self, z, context=None):
+        return z * torch.tensor([2.0, 2.0, 2.0], dtype=z.dtype, device="cpu"), super().forward(z)[1]
+
+
+class Coarse(Twice):
+    """Rounded to integers, which nobody would take for half precision."""
+
+    def forward(self, z, context=None):
+        x, log_det = super().forward(z)
+        return (x if z.dtype == torch.float64 else x.round()), log_det
+
+
 class Bfloat16LogDet(Twice):
     def forward(self, z, context=None):
         return 2 * z, super().forward(z)[1].to(torch.bfloat16)
@@ -165,38 +199,42 @@ CONTROLS = [
     (laws.stays_finite, Overflows),
     (laws.dtype_is_kept, CastsItsOutput),
     (laws.initialize_maps, InitializesOneWay),
+    (laws.copies_agree, RemembersItsWeight),
+    (laws.vmap_equals_the_batch, BranchesOnAValue),
+    (laws.vmap_equals_the_batch, MixesRows),
+    (laws.runs_on_meta, MakesTensorsOnTheCpu),
 ]
 
 
 def test_the_unbroken_map_passes():
-    for law in {law for law, _ in CONTROLS}:
-        law(Twice(), Z)
-    laws.log_dets_survive_autocast(Twice(), Z.float())
+    for law in {law for law, _ in CONTROLS} - {laws.parameters_get_gradients}:  # it has none
+        law(laws.Case(Twice(), Z))
+    laws.log_dets_survive_autocast(laws.Case(Twice(), Z.float()))
 
 
 @pytest.mark.parametrize("law, broken", CONTROLS, ids=[f"{law.__name__}-{b.__name__}" for law, b in CONTROLS])
 def test_law_can_fail(law, broken):
     with pytest.raises((AssertionError, RuntimeError)):
-        law(broken(), Z)
+        law(laws.Case(broken(), Z))
 
 
 def test_cancelling_is_not_enough():
     """Why the laws ask autograd: this map's two log-dets cancel, and both are wrong."""
-    laws.log_dets_cancel(WrongSignBothWays(), Z)
+    laws.log_dets_cancel(laws.Case(WrongSignBothWays(), Z))
 
 
 def test_a_coupling_that_breaks_above_two_dimensions():
     broken = lambda dim: BreaksAboveTwo(dim).double()  # noqa: E731
-    laws.round_trip(broken(2), Z[:, :2])
+    laws.round_trip(laws.Case(broken(2), Z[:, :2]))
     with pytest.raises((AssertionError, RuntimeError)):
-        laws.round_trip(broken(3), Z)
+        laws.round_trip(laws.Case(broken(3), Z))
 
 
 def test_a_permutation_outside_the_state():
     torch.manual_seed(0)
     with pytest.raises(AssertionError):
-        laws.state_is_complete(ForgetsItsPermutation(), ForgetsItsPermutation, Z)
-    laws.state_is_complete(fl.Permutation(3), lambda: fl.Permutation(3), Z)
+        laws.state_is_complete(laws.Case(ForgetsItsPermutation(), Z), ForgetsItsPermutation)
+    laws.state_is_complete(laws.Case(fl.Permutation(3), Z), lambda: fl.Permutation(3))
 
 
 def test_a_permutation_outside_the_file():
@@ -219,9 +257,27 @@ class DroppedDeterminantBothWays(DroppedDeterminant):
 
 def test_a_layer_that_takes_any_input():
     with pytest.raises((AssertionError, RuntimeError)):
-        laws.bad_input_is_refused(TakesAnything(3).double(), Z)
+        laws.bad_input_is_refused(laws.Case(TakesAnything(3).double(), Z))
+
+
+class InfinityMinusInfinity(Twice):
+    def inverse(self, x, context=None):
+        return x.pow(4) - x.pow(5) / 2, super().inverse(x)[1]
+
+
+def test_a_large_input_that_gives_nan():
+    base = fl.StandardNormal(3)
+    laws.finite_inputs_have_a_density(fl.Flow(base, Twice()))
+    with pytest.raises(AssertionError):
+        laws.finite_inputs_have_a_density(fl.Flow(base, InfinityMinusInfinity()))
+
+
+def test_a_map_that_is_coarse_in_half_precision():
+    laws.half_precision_is_refused_or_right(laws.Case(Twice(), Z), torch.bfloat16)
+    with pytest.raises(AssertionError):
+        laws.half_precision_is_refused_or_right(laws.Case(Coarse(), Z), torch.float16)
 
 
 def test_a_low_precision_log_det():
     with pytest.raises(AssertionError):
-        laws.log_dets_survive_autocast(Bfloat16LogDet(), Z.float())
+        laws.log_dets_survive_autocast(laws.Case(Bfloat16LogDet(), Z.float()))

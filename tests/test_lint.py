@@ -33,7 +33,7 @@ def code(source, data=None, **metadata):
 def good_lesson():
     """A small lesson without a fault, as a notebook dictionary."""
     cells = [markdown("# Lesson 2: One dimension\n\nYou will be able to map. Needs: nothing. Reading time: 20 min. Run time: 9 s."),
-             code(setup_cell.cell(setup_cell.address(), "main"), tags=["remove-cell"]),
+             code(setup_cell.cell(setup_cell.address()), tags=["remove-cell"]),
              markdown("## Predict first\n\n" + "What do you expect from it? " * 420 + "See Eq. (2.1) and Figure 2.1."),
              markdown("## The idea in one picture"),
              code("frames()", {"text/html": SLIDER}),
@@ -84,7 +84,7 @@ FAULTS = [
     ("notebook", lambda nb: nb["cells"][3].update(id="02-00")),
     ("notebook", on_cell("x = 1", lambda cell: cell.update(execution_count=None))),
     ("notebook", on_cell("x = 1", lambda cell: cell["outputs"].append({"output_type": "stream", "name": "stderr", "text": "w"}))),
-    ("set_up", replaced("invalidate_caches()", "invalidate_caches();")),
+    ("set_up", replaced(" is None:", " == None:")),
     ("set_up", on_cell("# Set-up", lambda cell: cell["metadata"].clear())),
     ("skeleton", replaced("Reading time", "Time")),
     ("skeleton", replaced("## From scratch", "## By hand")),
@@ -116,6 +116,7 @@ FAULTS = [
     ("stable_output", printed("tensor(1., device='cuda:0')")),
     ("stable_output", printed("<object at 0x7f3a2b1c9d>")),
     ("stable_output", on_cell("x = 1", lambda cell: cell["metadata"].update(tags=["nbval-ignore-output"]))),
+    ("stable_output", on_cell("draw(4)", lambda cell: cell["metadata"].update(tags=["trained"]))),
     ("plain_python", replaced("x = 1", "!ls")),
     ("plain_python", replaced("x = 1", "%timeit 1")),
     ("plain_python", replaced("print(x)", "print(x);")),
@@ -142,13 +143,16 @@ def test_every_rule_has_a_fault():
     assert {rule for rule, _ in FAULTS} == {check.__name__ for check in lint.RULES}
 
 
-def test_equal_set_up_in_all_lessons():
+def test_equal_set_up_in_all_lessons(monkeypatch):
+    monkeypatch.setattr(setup_cell, "address", lambda: "https://github.com/a/flows")
     one, two = good_lesson(), good_lesson()
-    setup_source = two["cells"][1]["source"]
-    two["cells"][1]["source"] = setup_source.replace('"main"', '"v1.0"')
+    for lesson, pin in ((one, ("12ab", "v1.0")), (two, ("34cd", "v2.0"))):
+        lesson["cells"][1]["source"] = setup_cell.cell(setup_cell.address(), *pin)
     lessons = [lint.Lesson(ROOT / "lessons" / f"0{n}_x.ipynb", nb) for n, nb in ((2, one), (3, two))]
     assert [path.name for path, name, _ in lint.lint(lessons) if name == "set_up"] == ["03_x.ipynb"]
 
 
 def test_lessons():
+    if not all((ROOT / "book" / name).is_file() for name in ("results.md", "reference/core.md")):
+        pytest.skip("lessons link pages that are not generated yet: run `make book` first")
     assert lint.lint([lint.Lesson(path) for path in LESSONS]) == []

@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from flowlib import NICE, Glow, RealNVP, load
-from flowlib.train import NLL, fit
+from flowlib import NICE, Affine, BatchNorm, Compose, Coupling, Flow, Glow, RealNVP, StandardNormal, load
+from flowlib.train import NLL, ReverseKL, checkpoint, fit
 from flowlib.train.__main__ import main
 
 ROOT = Path(__file__).parents[1]
@@ -58,7 +58,7 @@ def test_kill_and_resume_bit_for_bit(tmp_path, capsys):
     killed = tmp_path / "killed"
     process = subprocess.Popen([sys.executable, "-m", "flowlib.train", *COMMAND, "--out", str(killed)], env=environment,
                                stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 900
     while not (killed / "training.safetensors").exists() or steps_done(killed) < 200:
         assert process.poll() is None and time.monotonic() < deadline, process.stderr.read().decode()
         time.sleep(0.002)
@@ -116,9 +116,12 @@ def interrupted(out, step=21, event=stop, **options):
     return raised.value
 
 
-@pytest.mark.parametrize("options", [{}, {"val": None}, {"patience": 1, "lr": 0.3}, {"ema": 0.0, "clip": None}])
+@pytest.mark.parametrize("options", [
+    {}, {"val": None}, {"patience": 1, "lr": 0.3}, {"ema": 0.0, "clip": None}, {"weight_decay": 0.1, "accumulate": 2},
+    {"optimizer": torch.optim.SGD}, {"optimizer": lambda groups: torch.optim.SGD(groups, momentum=0.9)},
+    {"optimizer": torch.optim.NAdam}])
 def test_resume_from_any_settings(tmp_path, options):
-    interrupted(tmp_path / "a", step=9, **options)
+    interrupted(tmp_path / "a", step=9 * options.get("accumulate", 1), **options)
     assert steps_done(tmp_path / "a") == 8
     flow = make()
     resumed = train(tmp_path / "a", flow, resume=True, **options)
@@ -149,6 +152,44 @@ def test_a_data_dependent_start_is_not_made_twice(tmp_path):
         train(tmp_path / "a", flow, objective=Interrupted(flow, 12, stop))
     resumed = train(tmp_path / "a", make(NICE), resume=True)
     assert resumed.loss == train(tmp_path / "b", make(NICE)).loss
+
+
+def test_an_objective_that_changes_on_the_way_resumes_bit_for_bit(tmp_path):
+    """Its factor is a function of the step, not of the calls."""
+
+    def run(out, stop_at=None, resume=False):
+        flow, calls = make(), []
+
+        def energy(x):
+            calls.append(len(x))
+            if len(calls) == stop_at:
+                raise Stop
+            return x.square().sum(-1)
+
+        objective = ReverseKL(flow, energy, anneal=lambda done: 0.01 + 0.99 * done)
+        return fit(flow, None, objective=objective, steps=20, eval_every=4, batch_size=16, lr=1e-2, out=out, resume=resume)
+
+    with pytest.raises(Stop):
+        run(tmp_path / "a", stop_at=11)
+    assert steps_done(tmp_path / "a") == 8
+    assert run(tmp_path / "a", resume=True).loss == run(tmp_path / "b").loss
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
+def test_running_moments_resume_bit_for_bit(tmp_path):
+    """Batch normalisation changes buffers in every pass, also in the one that is made before anything is written."""
+    def normalised():
+        torch.manual_seed(4)
+        return Flow(StandardNormal(2), Compose(BatchNorm(2), Coupling(2, Affine(), hidden=(8,))))
+
+    for step, done in ((2, 0), (9, 8)):
+        flow, out = normalised(), tmp_path / f"a{step}"
+        with pytest.raises(Stop):
+            train(out, flow, objective=Interrupted(flow, step, stop), steps=16)
+        assert steps_done(out) == done
+        train(out, normalised(), resume=True, steps=16)
+        train(tmp_path / f"b{step}", normalised(), steps=16)
+        assert_same_run(out, tmp_path / f"b{step}")
 
 
 def test_convolutions_resume_bit_for_bit(tmp_path):
@@ -221,7 +262,25 @@ def test_only_the_same_run_is_resumed(tmp_path):
         train(tmp_path / "a", resume=True, lr=0.1)
     with pytest.raises(ValueError, match=r"another data: was \[\[200, 2\]\], is \[\[50, 2\]\]"):
         fit(make(), torch.randn(50, 2), steps=40, batch_size=64, eval_every=8, out=tmp_path / "a", resume=True)
+    flow = RealNVP(2, layers=3, hidden=(16,))
+    before = [p.clone() for p in flow.parameters()]
     with pytest.raises(ValueError, match="another model"):
-        train(tmp_path / "a", RealNVP(2, layers=3, hidden=(16,)), resume=True)
+        train(tmp_path / "a", flow, resume=True)
+    assert all(map(torch.equal, flow.parameters(), before))  # not half of the one and half of the other
+    x = torch.randn(300, 2)
+    with pytest.raises(ValueError, match="another data content: training was .*, is .*, validation was"):
+        fit(make(), x[:200], x[200:], steps=40, batch_size=64, eval_every=8, out=tmp_path / "a", resume=True)
+    with pytest.raises(ValueError, match="another settings: optimizer was AdamW, is SGD"):
+        train(tmp_path / "a", resume=True, optimizer=torch.optim.SGD)
+    with pytest.raises(ValueError, match="another settings: precision was None, is bf16"):
+        train(tmp_path / "a", resume=True, precision="bf16")
     with pytest.raises(FileExistsError, match="is not empty"):
         train(tmp_path / "a")
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="only Linux shows which files are mapped")
+def test_a_resumed_run_does_not_keep_its_checkpoint_mapped(tmp_path):
+    """Windows refuses to replace a file that is mapped."""
+    interrupted(tmp_path / "a")
+    tensors, _ = checkpoint.read(tmp_path / "a" / "training.safetensors")
+    assert tensors and str(tmp_path) not in Path("/proc/self/maps").read_text()

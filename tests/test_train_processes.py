@@ -10,7 +10,7 @@ import torch
 import two_processes as script
 from safetensors.torch import load_file
 
-from flowlib import RealNVP, load
+from flowlib import NICE, RealNVP, load
 from flowlib.train import Config, ReverseKL
 from flowlib.seeds import START, STEP, seed_all
 from flowlib.train.batches import Batches
@@ -23,7 +23,7 @@ def launch(*words):
     command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
                "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout
 
@@ -87,6 +87,12 @@ def test_the_command_reports_once(tmp_path):
 def test_rank_0_decides_the_data_dependent_start(out):
     zero, one = (load_file(out / f"started-{rank}.safetensors") for rank in (0, 1))
     same(zero, one, "weight/", 0)
+    zero, one = (load_file(out / f"started-alone-{rank}.safetensors") for rank in (0, 1))
+    scale = [name for name in one if name.endswith("log_scale")]
+    same(zero, one, tuple(scale), 0)
+    expected = NICE(2, layers=1, hidden=(4,)).double()
+    expected.initialize(script.data())
+    same({f"weight/{name}": t for name, t in expected.state_dict().items()}, one, tuple(scale), 1e-12)
 
 
 def test_reverse_kl_is_the_mean_over_both_processes(out):

@@ -75,8 +75,11 @@ if __name__ == "__main__":
     glow = train(make_glow(seed=1 + PartialState().process_index), train=images(), val=images()[:7])
     state = PartialState()
     assert state.num_processes == 2, state
+    started_alone = NICE(2, layers=1, hidden=(4,)).double()  # without `fit`, from other rows in each process
+    started_alone.initialize((1 + state.process_index) * data())
     for name, tensors in (("likelihood", likelihood), ("started", started), ("variational", variational),
-                          ("accumulated", accumulated), ("glow", glow)):
+                          ("accumulated", accumulated), ("glow", glow),
+                          ("started-alone", {f"weight/{name}": t for name, t in started_alone.state_dict().items()})):
         save_file(tensors, out / f"{name}-{state.process_index}.safetensors")
     state.wait_for_everyone()
     state.destroy_process_group()

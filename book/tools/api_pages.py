@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import griffe
-from setup_cell import address
+from setup_cell import PLACEHOLDER, address
 
 OPTIONS = {"returns_named_value": False, "returns_multiple_items": False, "warn_unknown_params": False, "warn_missing_types": False}
 PRIVATE = {"__version__"}
@@ -126,7 +126,7 @@ def page_text(page, package, url):
     for name in page["names"]:
         item = target(package[name])
         source = item.relative_package_filepath.as_posix()
-        link = f"[Source]({url}/blob/main/{source}#L{item.lineno})"
+        link = f"Source: `{source}`" if url.startswith(PLACEHOLDER) else f"[Source]({url}/blob/main/{source}#L{item.lineno})"
         parts += [f"## {name}\n", directive(item, name, "::::::", link)]
     return "\n".join(parts)
 

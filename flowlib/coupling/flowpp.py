@@ -12,6 +12,7 @@ from ..images.multiscale import MultiScale, scale_shapes
 from ..images.norms import ActNorm
 from ..images.variational import VariationalDequantize
 from ..maps import Logit
+from ..recipes import Recipe, Settings
 from .image import ImageCoupling
 
 __all__ = ["FlowPlusPlus"]
@@ -63,3 +64,12 @@ class FlowPlusPlus(Flow):
         super().__init__(StandardNormal(math.prod(shape)),
                          Compose(body, chain(tuple(shape), "checkerboard"), Inverse(Logit(0.05, ndim=3)), noise))
         self.levels = levels
+
+
+RECIPES = (
+    Recipe("flowpp", FlowPlusPlus, over="images",
+           small=Settings(dict(scales=2, steps=2, hidden=32, components=8), dict(steps=2000, batch_size=32, lr=1e-3)),
+           # section 4: CIFAR-10; the paper gives no length: 300 epochs
+           paper=Settings(dict(scales=1, steps=4, hidden=96, components=32, blocks=10),
+                          dict(epochs=300, batch_size=64, lr=3e-4, clip=1.0))),
+)

@@ -11,6 +11,7 @@ from ..images.dequantize import Dequantize
 from ..images.multiscale import MultiScale, scale_shapes
 from ..images.norms import ActNorm
 from ..maps import AffineMap
+from ..recipes import Recipe, Settings
 from ..reversible import Reversible
 from .image import ImageCoupling
 
@@ -58,3 +59,11 @@ class Glow(Flow):
         body = MultiScale(shape, layers, hidden=hidden, learn_prior=learn_prior)
         super().__init__(StandardNormal(math.prod(shape)), Compose(body, AffineMap(1.0, 0.5, ndim=3), Dequantize(levels)))
         self.levels = levels
+
+
+RECIPES = (
+    Recipe("glow", Glow, over="images",
+           small=Settings(dict(scales=2, steps=8, hidden=64), dict(steps=9000, batch_size=32, lr=5e-3)),
+           # section 5 and appendix A: CIFAR-10, 8 workers of 64 images
+           paper=Settings(dict(scales=3, steps=32, hidden=512), dict(epochs=1800, batch_size=512, lr=1e-3))),
+)

@@ -29,8 +29,8 @@ class ImageCoupling(Halves):
         context_dim: Width K of a context (..., K) that the network also reads, the same at every pixel, or None.
         context_shape: (K,), or (K, H', W') for a context of images, averaged to this layer's size; in place of context_dim.
         net: "conv" (Glow's), "residual" (RealNVP's), "attention" (Flow++'s), or a function of ((C', H, W) that it reads, outputs,
-            context_dim) that makes a module, which is called with x (..., C', H, W), and a context (..., context_dim, H, W)
-            where there is one, and gives (..., outputs, H, W). Second derivatives through "attention": see `nets.conv.GatedAttentionNet`.
+            context_dim) that makes a module, which is called with x (..., C', H, W), and where there is one a context
+            (..., context_dim, H, W) that broadcasts against it, and gives (..., outputs, H, W). Second derivatives through "attention": see `nets.conv.GatedAttentionNet`.
         blocks: Number of the network's blocks, which "conv" has not.
 
     Raises:

@@ -10,6 +10,7 @@ from ..bases import StandardLogistic
 from ..core import Bijection, Compose, Flow
 from ..elementwise.affine import Additive
 from ..maps import Permutation
+from ..recipes import FLAT, Recipe, Settings
 from .vector import Coupling
 
 __all__ = ["DiagonalScale", "NICE"]
@@ -81,3 +82,12 @@ class NICE(Flow):
         places = torch.arange(dim)  # the first half of the latent goes to the even places
         weave = [Permutation(torch.cat([places[::2], places[1::2]]).argsort())] if alternate else []
         super().__init__(StandardLogistic(dim), Compose(DiagonalScale(dim, std=math.pi / math.sqrt(3)), *couplings, *weave))
+
+
+RECIPES = (
+    Recipe("nice", NICE, over="vectors", preprocess="scale",
+           small=Settings(dict(layers=4, hidden=(256, 256), alternate=True), dict(steps=1500, batch_size=200, lr=1e-3)),
+           # section 5.1: MNIST, 1,500 epochs of batches of 200
+           paper=Settings(dict(layers=4, hidden=(1000,) * 5, alternate=True), dict(epochs=1500, batch_size=200, lr=1e-3))),
+    Recipe("nice-flat", NICE, over="vectors", small=Settings(dict(layers=6, hidden=(256, 256)), FLAT)),
+)

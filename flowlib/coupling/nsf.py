@@ -4,6 +4,7 @@ from __future__ import annotations
 from ..bases import StandardNormal
 from ..core import Compose, Flow
 from ..elementwise.spline import RationalQuadraticSpline
+from ..recipes import FLAT, Recipe, Settings
 from .vector import Coupling
 
 __all__ = ["NSF"]
@@ -34,3 +35,6 @@ class NSF(Flow):
         spline = RationalQuadraticSpline(bins, box)
         couplings = [Coupling(dim, spline, hidden=hidden, swap=k % 2 == 1, context_dim=context_dim) for k in range(layers)]
         super().__init__(StandardNormal(dim), Compose(*couplings))
+
+
+RECIPES = (Recipe("nsf-flat", NSF, over="vectors", small=Settings(dict(layers=4, hidden=(128, 128)), FLAT)),)

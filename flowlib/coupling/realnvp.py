@@ -10,6 +10,7 @@ from ..images.dequantize import Dequantize
 from ..images.multiscale import MultiScale, scale_shapes
 from ..images.norms import ActNorm, BatchNorm
 from ..maps import Logit
+from ..recipes import FLAT, Recipe, Settings
 from ..reversible import Reversible
 from .image import ImageCoupling
 from .vector import Coupling
@@ -88,3 +89,13 @@ class RealNVPImage(Flow):
                           hidden=hidden)
         super().__init__(StandardNormal(math.prod(shape)), Compose(body, Inverse(Logit(0.05, ndim=3)), Dequantize(levels)))
         self.levels = levels
+
+
+RECIPES = (
+    Recipe("realnvp", RealNVPImage, over="images",
+           small=Settings(dict(scales=2, steps=3, hidden=24, blocks=1), dict(steps=3000, batch_size=32, lr=5e-3)),
+           # section 4.1: CIFAR-10; where a paper gives no length, 300 epochs
+           paper=Settings(dict(scales=2, steps=3, hidden=64, blocks=8),
+                          dict(epochs=300, batch_size=64, lr=1e-3, weight_decay=5e-5))),
+    Recipe("realnvp-flat", RealNVP, over="vectors", small=Settings(dict(layers=8, hidden=(256, 256)), FLAT)),
+)

@@ -28,8 +28,8 @@ class Coupling(Halves):
         swap: Keep the last D - D // 2 coordinates instead, and move the first (or what the mask does not keep).
         context_dim: Width of a context that the network also reads, or None.
         net: Another network: a function of (inputs, outputs, context_dim) that makes a module, which is called with
-            x (..., inputs), and a context (..., context_dim) where there is one, and gives (..., outputs). A last layer that
-            starts at zero makes the coupling start as the identity.
+            x (..., inputs), and where there is one a context (..., context_dim) that broadcasts against it, and gives
+            (..., outputs). A last layer that starts at zero makes the coupling start as the identity.
         mask: Another split: a boolean tensor (D,), True where a coordinate is kept; the network then reads all D, zeros where
             it is False.
 

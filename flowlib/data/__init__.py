@@ -52,10 +52,11 @@ def load(name: str, split: str = "train", *, levels: int | None = None, size: in
 
     Args:
         name: `digits`, `mnist-small`, `fashion-mnist-small`, `cifar10-small`, `mnist`, `fashion-mnist`, `cifar10`, or the path
-            of a folder, in which files that are no images are named in a warning and skipped.
+            of a folder of AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF or WebP images: of whatever depth, in 8-bit colours,
+            over white where they are transparent. Other files are named in a warning and skipped.
         split: `train`, `val` or `test`; disjoint.
         levels: Quantise the pixels to fewer levels: 32 for the 5-bit images of the Glow paper. None keeps them all.
-        size: Height and width to which the images of a folder are cropped and resized; None: 32.
+        size: Height and width to which the images of a folder are cropped and resized, at most 4096; None: 32.
 
     Returns:
         The images, their labels and the number of levels.
@@ -78,7 +79,7 @@ def load(name: str, split: str = "train", *, levels: int | None = None, size: in
         if size is not None:
             raise ValueError(f"the images of {name!r} have their size; only those of a folder are resized")
         x, y, own = READERS[name](name, split)
-    elif Path(name).is_dir():
+    elif name and Path(name).is_dir():  # the path "" would be the current folder
         x, y, own = folder.read(Path(name), split, 32 if size is None else size)
     else:
         raise ValueError(f"unknown data set {name!r}, and no folder of that name; known: {', '.join(READERS)}")

@@ -9,17 +9,23 @@ import io
 import os
 import tarfile
 import tempfile
+import threading
 import time
-import uuid
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, NamedTuple
 
+from ..atomic import locked, sweep, write_atomic
+
 ROUNDS, PAUSE = 2, 1.0  # how often every mirror is tried, and the seconds between two rounds
 TIMEOUT = (10, 30)  # seconds to connect, and between two pieces of an answer
+GRACE, SLOWEST = 60.0, 20_000  # a mirror has so many seconds, and one more for each so many bytes that it has sent
+PATIENCE = 3600.0  # seconds to wait for another process that downloads the same set
+CHUNK = 1 << 14  # bytes that a connection collects before they are counted
 SLACK = 1_000_000  # bytes that compression or the headers and small texts of an archive may add to the content
 
 
@@ -77,12 +83,24 @@ def _pooch():
 
 
 def _cached_or_downloaded(name: str, source: Source, file: str) -> dict[str, bytes]:
+    folder = cache() / name
     try:
-        found = _local(cache() / name, source, file)
+        if found := _local(folder, source, file):
+            return found
     except DataError as error:
         warnings.warn(f"{error}; downloading it again", stacklevel=5)
-        found = {}
-    return found or _download(name, source, file)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder / ".lock", wait=PATIENCE):  # of several processes one downloads, and the others find the file
+            sweep(folder)
+            with suppress(DataError):
+                if found := _local(folder, source, file):
+                    return found
+            return _download(folder, name, source, file)
+    except DataError:
+        raise
+    except OSError as error:  # ours, not a mirror's: a full disk, a folder without write permission
+        raise DataError(f"cannot write {name} into {folder}: {error}") from error
 
 
 def _places(source: Source, file: str) -> list[str]:
@@ -103,19 +121,21 @@ def _local(folder: Path, source: Source, file: str) -> dict[str, bytes]:
 
 
 def _unpack(stream: BinaryIO, source: Source, file: str, is_archive: bool) -> dict[str, bytes]:
-    """Verified contents by name."""
-    if not is_archive:
-        return {file: _verified(_inflated(stream, source.files[file].size), source.files[file])}
-    contents = {}
+    """Verified contents by name. DataError for whatever a damaged or hostile file does to the one who reads it."""
     try:
+        if not is_archive:
+            return {file: _verified(_inflated(stream, source.files[file].size), source.files[file])}
+        contents = {}
         with tarfile.open(fileobj=io.BytesIO(_inflated(stream, source.size + SLACK)), mode="r:") as tar:
             for member in filter(tarfile.TarInfo.isfile, tar):
                 member_name = PurePosixPath(member.name).name  # the folder inside the archive does not matter
                 if member_name in source.files:
                     expected = source.files[member_name]
                     contents[member_name] = _verified(tar.extractfile(member).read(expected.size + 1), expected)
-    except tarfile.TarError as error:
-        raise DataError(f"not a complete tar archive ({error})") from error
+    except (DataError, MemoryError):
+        raise
+    except Exception as error:  # tar headers raise errors of many kinds
+        raise DataError(f"not a complete file of its kind ({type(error).__name__}: {error})") from error
     if missing := source.files.keys() - contents:
         raise DataError(f"the archive lacks {', '.join(sorted(missing))}")
     return contents
@@ -142,30 +162,25 @@ def _verified(content: bytes, expected: File) -> bytes:
     return content
 
 
-def _download(name: str, source: Source, file: str) -> dict[str, bytes]:
-    """Download `file`, or the archive that holds it, into the cache; return the verified contents by name."""
-    pooch = _pooch()
-    from requests import RequestException  # a dependency of pooch
-
-    folder, problems = cache() / name, {}
+def _download(folder: Path, name: str, source: Source, file: str) -> dict[str, bytes]:
+    """Download `file`, or the archive that holds it, into the folder; return the verified contents by name."""
+    pooch, problems = _pooch(), {}
     for attempt in range(ROUNDS):
         time.sleep(PAUSE if attempt else 0)
         for url in _addresses(name, source, file):
             is_archive = url.endswith(f"/{source.archive}")
+            limit = (source.size if is_archive else source.files[file].size) + SLACK
             try:
-                folder.mkdir(parents=True, exist_ok=True)
                 with tempfile.TemporaryFile(dir=folder) as stream:
-                    limit = (source.size if is_archive else source.files[file].size) + SLACK
                     _stream(pooch, url, _Capped(stream, limit))
                     stream.seek(0)
                     contents = _unpack(stream, source, file, is_archive)
-                for key, content in contents.items():
-                    _store(folder / key, content)
-                return contents
-            except (DataError, RequestException) as error:  # this mirror's fault: on to the next
+            except DataError as error:  # this mirror's fault: on to the next
                 problems[url] = error
-            except OSError as error:  # ours: a full disk, a folder without write permission
-                raise DataError(f"cannot write {name} into {folder}: {error}") from error
+                continue
+            for key, content in contents.items():
+                write_atomic(folder / key, content)
+            return contents
     tried = "\n".join(f"  {url}: {problem}" for url, problem in problems.items())
     raise DataError(
         f"{name}: no sound copy of {file} in $FLOWLIB_DATA/{name} or {folder}, and no mirror gave one:\n{tried}\n"
@@ -182,33 +197,55 @@ def _addresses(name: str, source: Source, file: str) -> list[str]:
 
 
 class _Capped:
-    """A stream that refuses to grow beyond `limit` bytes, whatever a server sends."""
+    """A stream that refuses to grow beyond `limit` bytes, whatever a server sends, and remembers a fault of its own."""
 
     def __init__(self, stream: BinaryIO, limit: int):
-        self.stream, self.limit, self.flush = stream, limit, stream.flush
+        self.stream, self.limit, self.received, self.fault = stream, limit, 0, None
 
     def write(self, chunk: bytes) -> int:
-        if self.stream.tell() + len(chunk) > self.limit:
+        self.received += len(chunk)
+        if self.received > self.limit:
             raise DataError(f"sends more than {self.limit:,} bytes")
-        return self.stream.write(chunk)
+        return self._try(self.stream.write, chunk)
+
+    def flush(self) -> None:
+        self._try(self.stream.flush)
+
+    def _try(self, action: Callable, *arguments):
+        try:
+            return action(*arguments)
+        except OSError as error:
+            self.fault = error
+            raise
 
 
 def _stream(pooch, url: str, output: _Capped) -> None:
+    """Download into `output`. DataError for whatever the mirror does wrong, being too slow included; OSError for the disk.
+
+    The work is done in a thread of its own, which is left alone when the time is up: a mirror that sends one byte now and
+    then, of its headers or of an encrypted connection, never lets the call return.
+    """
     from tqdm import tqdm
 
-    # pooch sets the true total; it needs some total to begin with, since a bar without one has no truth value
-    with tqdm(desc=url.rsplit("/", 1)[-1], total=1, unit="B", unit_scale=True, leave=False) as bar:
-        pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16, timeout=TIMEOUT)(url, output, None)
+    problems: list[Exception] = []
 
+    def work() -> None:
+        try:
+            # pooch sets the true total; it needs some total to begin with, since a bar without one has no truth value
+            with tqdm(desc=url.rsplit("/", 1)[-1], total=1, unit="B", unit_scale=True, leave=False) as bar:
+                pooch.HTTPDownloader(progressbar=bar, chunk_size=CHUNK, timeout=TIMEOUT)(url, output, None)
+        except Exception as error:
+            problems.append(error)
 
-def _store(path: Path, content: bytes) -> None:
-    """Write all or nothing: a file in the cache is complete whenever the process, or another one beside it, dies."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("xb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)  # still there only if something failed
+    thread = threading.Thread(target=work, daemon=True)
+    began = time.monotonic()
+    thread.start()
+    while thread.is_alive():
+        thread.join(0.1)
+        seconds = time.monotonic() - began
+        if thread.is_alive() and seconds > GRACE + output.received / SLOWEST:
+            raise DataError(f"sent {output.received:,} bytes in {seconds:.0f} s, too slow to wait for")
+    if output.fault:
+        raise output.fault
+    for problem in problems:
+        raise problem if isinstance(problem, DataError) else DataError(f"{type(problem).__name__}: {problem}")

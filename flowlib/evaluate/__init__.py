@@ -1,1 +1,6 @@
-"""What a fitted flow is worth: bits per dimension, importance weights, baselines, latents, the round trip."""
+"""What a fitted flow is worth: its likelihood, beside baselines that need no flow; importance weights, latents, the round trip."""
+from .baselines import gaussian_bits, histogram_bits
+from .likelihood import bits, log_likelihood
+from .reconstruction import RoundTrip, round_trip
+
+__all__ = ["RoundTrip", "bits", "gaussian_bits", "histogram_bits", "log_likelihood", "round_trip"]

@@ -5,14 +5,14 @@ import sys
 from .student import SourceError, write_student_versions
 
 
-def main(arguments=None):
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m flowlib.exercises", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     student = commands.add_parser("student", help="write the student version, without solutions")
     student.add_argument("source", help="the source notebook, or a folder of them")
     student.add_argument("target")
-    grade = commands.add_parser("grade", help="grade a folder of notebooks")
-    grade.add_argument("submissions")
+    grade = commands.add_parser("grade", help="grade a folder or a zip file of notebooks")
+    grade.add_argument("submissions", help="the folder, or a zip file")
     grade.add_argument("out")
     grade.add_argument("--set", dest="name", help="the problem set; by default found by the functions in the notebooks")
     grade.add_argument("--seed", type=int, help="of the inputs; by default another one in every run")
@@ -28,9 +28,11 @@ def main(arguments=None):
             run(options.submissions, options.out, options.name, options.seed, options.jobs, not options.no_isolation,
                 say=lambda line: print(line, file=sys.stderr if line.startswith("warning") else sys.stdout))
     except (SourceError, ValueError, OSError) as error:
-        sys.exit(f"{options.command}: {error}")
+        parser.exit(2, f"{options.command}: {error}\n")
     except ImportError as error:
-        sys.exit(f"{options.command}: {error}. Grading needs Linux or macOS; on Windows use WSL")
+        parser.exit(2, f"{options.command}: {error}. Grading needs Linux or macOS; on Windows use WSL\n")
+    except KeyboardInterrupt:
+        parser.exit(130)
 
 
 if __name__ == "__main__":

@@ -7,88 +7,68 @@ child process (sandbox.py); its values are judged here (judge.py). Every run ask
 """
 import csv
 import io
-import json
 import os
-import re
 import secrets
 from collections import Counter
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ..saving import write_atomic
+from ..atomic import write_atomic
 from . import judge
-from .sandbox import NoAnswer, Sandbox
+from .collect import Submission, Unreadable, distinct, find, shown, student_names
+from .sandbox import NoAnswer, Sandbox, Stopped
 
-NOTEBOOK_SIZE, CODE_SIZE = 200 << 20, 1 << 20  # bytes
-
-
-class Unreadable(ValueError):
-    """A file that is no notebook; the message holds nothing of what is in it."""
+Cells = list[tuple[int, str]]
+NAMED = 20  # files that a warning names
 
 
-def code_cells(path):
-    """[(number, text)] of the code cells, counted from 1, whatever happened to ids, metadata and outputs."""
-    if path.resolve() != path or not path.is_file():  # a link may point anywhere
-        raise Unreadable("not a regular file")
-    if path.stat().st_size > NOTEBOOK_SIZE:
-        raise Unreadable(f"larger than {NOTEBOOK_SIZE >> 20} MB")
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        student, place: The name, and where the notebook was found.
+        points: grade_id -> (points, remark).
+        fault: Why the whole notebook could not be graded, or "".
+    """
+
+    student: str
+    place: str
+    points: dict[str, tuple[int, str]]
+    fault: str = ""
+
+
+def code_cells(submission: Submission) -> Cells | str:
+    """The code of a submission, or why there is none. Whatever a file holds, it ends the grading of no other."""
     try:
-        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        texts = ["".join(cell["source"]) for cell in cells if cell.get("cell_type") == "code"]
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise Unreadable("not a notebook") from None
-    if sum(map(len, texts)) > CODE_SIZE:
-        raise Unreadable("more than 1 MB of code")
-    return list(enumerate(texts, 1))
+        return submission.cells()
+    except Unreadable as error:
+        return str(error)
 
 
-def notebooks(folder):
-    """The submissions: every .ipynb below the folder, but for those that Jupyter keeps."""
-    return sorted(path for path in folder.rglob("*.ipynb") if ".ipynb_checkpoints" not in path.parts)
-
-
-def students(folder, paths):
-    """A name for each path, made of its place: `ann/ps1.ipynb` is ann-ps1. All differ, none is a formula in a CSV."""
-    names, used = [], set()
-    for path in paths:
-        place = "-".join(path.relative_to(folder).with_suffix("").parts)
-        plain = re.sub(r"[^\w.@+-]+", "_", place).lstrip("+-@._")[:100] or "unnamed"
-        name, number = plain, 1
-        while name.casefold() in used:  # also where file names do not tell A from a
-            number += 1
-            name = f"{plain}-{number}"
-        used.add(name.casefold())
-        names.append(name)
-    return names
-
-
-def detect(paths):
+def detect(codes: Sequence[Cells]) -> str:
     """The problem set whose functions most of the notebooks define.
 
     Raises:
         ValueError: None of them fits.
     """
     score = Counter()
-    for path in paths:
-        try:
-            text = "\n".join(text for _, text in code_cells(path))
-        except Unreadable:
-            continue
-        for name in judge.names():
-            score[name] += sum(f"def {question.function}(" in text for question in judge.load(name).questions)
+    functions = {name: {question.function for question in judge.load(name).questions} for name in judge.names()}
+    for cells in codes:
+        text = "\n".join(text for _, text in cells)
+        for name, wanted in functions.items():
+            score[name] += sum(f"def {function}(" in text for function in wanted)
     if not score or max(score.values()) == 0:
-        raise ValueError(f"no notebook has a function of a problem set ({', '.join(judge.names())})")
+        raise ValueError(f"no notebook has a function of a problem set ({', '.join(functions)})")
     return score.most_common(1)[0][0]
 
 
-def grade_one(path, problems, sandbox, seed):
+def grade_one(cells: Cells, problems: judge.ProblemSet, sandbox: Sandbox, seed: int) -> dict[str, tuple[int, str]]:
     """{grade_id: (points, remark)} of one notebook."""
-    try:
-        cells = code_cells(path)
-    except Unreadable as error:
-        return {part: (0, str(error)) for part in problems.parts}
     result = {}
     for number, question in enumerate(problems.questions):
         asked, expected = question.ask(np.random.default_rng([seed, number]))
@@ -102,35 +82,46 @@ def grade_one(path, problems, sandbox, seed):
     return result
 
 
-def feedback(student, problems, result, seed):
+def feedback(row: Row, problems: judge.ProblemSet, seed: int) -> str:
     """The text that a student gets. The remarks are ours; nothing in it comes out of the submission."""
-    lines = [f"# {student}", ""]
+    lines = [f"# {row.student}", ""]
     lines += [f"- {part}: {points} of {problems.parts[part]}{'. ' + remark[0].upper() + remark[1:] if remark else ''}"
-              for part, (points, remark) in result.items()]
+              for part, (points, remark) in row.points.items()]
     lines += [f"- {part}: marked by a person, out of {points}" for part, points in problems.manual.items()]
-    total = sum(points for points, _ in result.values())
+    total = sum(points for points, _ in row.points.values())
     lines += ["", f"Marked automatically: {total} of {sum(problems.parts.values())}. {problems.name}, seed {seed}.", ""]
     return "\n".join(lines)
 
 
-def table(problems, rows):
+def table(problems: judge.ProblemSet, rows: Sequence[Row]) -> str:
     """The CSV: one row a student, blank cells for what a person marks."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["student", *problems.parts, "automatic", "automatic_max", *problems.manual, "max"])
-    automatic, most = sum(problems.parts.values()), sum(problems.parts.values()) + sum(problems.manual.values())
-    for student, result in rows:
-        points = [result[part][0] for part in problems.parts]
-        writer.writerow([student, *points, sum(points), automatic, *[""] * len(problems.manual), most])
+    automatic = sum(problems.parts.values())
+    columns = [*problems.parts, "automatic", "automatic_max", *problems.manual, "max"]
+    writer.writerow(["student", *columns, "path", "remark"])
+    for row in rows:
+        points = [row.points[part][0] for part in problems.parts]
+        writer.writerow([row.student, *points, sum(points), automatic, *[""] * len(problems.manual),
+                         automatic + sum(problems.manual.values()), shown(row.place), row.fault])
     return text.getvalue()
 
 
-def grade(submissions, out, name=None, seed=None, jobs=None, isolate=True, say=print):
+def write(out: Path, problems: judge.ProblemSet, rows: Sequence[Row], seed: int) -> None:
+    """grades.csv and the feedback; names that differ only in case get files that differ in more."""
+    (out / "feedback").mkdir(parents=True, exist_ok=True)
+    for row, file in zip(rows, distinct([row.student for row in rows], key=str.casefold), strict=True):
+        write_atomic(out / "feedback" / f"{file}.md", feedback(row, problems, seed).encode())
+    write_atomic(out / "grades.csv", table(problems, rows).encode())
+
+
+def grade(submissions: str | os.PathLike, out: str | os.PathLike, name: str | None = None, seed: int | None = None,
+          jobs: int | None = None, isolate: bool = True, say: Callable[[str], None] = print) -> list[Row]:
     """Grade every notebook below a folder.
 
     Args:
-        submissions: The folder.
-        out: Where grades.csv and feedback/ are written.
+        submissions: The folder, or the zip file of a learning platform.
+        out: Where grades.csv and feedback/ are written, also if Ctrl-C ends the grading: then for those who are done.
         name: The problem set; found by the names of the functions if None.
         seed: Of the inputs; random if None. The feedback names it, and the same seed asks the same.
         jobs: Children at a time, the number of processors if None.
@@ -138,27 +129,52 @@ def grade(submissions, out, name=None, seed=None, jobs=None, isolate=True, say=p
         say: Where warnings and the summary go.
 
     Returns:
-        {student: {grade_id: (points, remark)}}.
+        One row for each submission, by place.
 
     Raises:
         ValueError: No notebooks, or no such problem set.
     """
     folder, out = Path(submissions).resolve(), Path(out).resolve()
-    paths = notebooks(folder)
-    if not paths:
-        raise ValueError(f"no .ipynb below {folder}")
-    problems = judge.load(name or detect(paths))
+    if not folder.exists():
+        raise ValueError(f"{submissions} does not exist")
+    found, others = find(folder, out)
+    if others:
+        more = f" and {len(others) - NAMED} more" if len(others) > NAMED else ""
+        say(f"warning: no notebooks, not taken: {', '.join(map(shown, others[:NAMED]))}{more}")
+    if not found:
+        raise ValueError(f"no .ipynb and no .zip below {folder}")
     seed = secrets.randbits(32) if seed is None else seed
-    (out / "feedback").mkdir(parents=True, exist_ok=True)
-    jobs = min(jobs or os.cpu_count() or 1, len(paths))
+    jobs = min(jobs or os.cpu_count() or 1, len(found))
+    students = student_names([submission.place for submission in found])
+    with ThreadPoolExecutor(jobs) as pool:
+        codes = list(pool.map(code_cells, found))
+    problems = judge.load(name or detect([cells for cells in codes if not isinstance(cells, str)]))
+    rows: list[Row] = []
+
+    def one(student: str, submission: Submission, cells: Cells | str) -> None:
+        try:
+            fault, points = (cells, {}) if isinstance(cells, str) else ("", grade_one(cells, problems, sandbox, seed))
+        except Stopped:
+            return
+        except Exception as error:  # one of ours; the others are graded all the same
+            fault, points = f"the grader failed with {type(error).__name__}, grade it by hand", {}
+        if fault:
+            say(f"warning: {shown(submission.place)}: {fault}")
+        rows.append(Row(student, submission.place, points or dict.fromkeys(problems.parts, (0, fault)), fault))
+
     with Sandbox(jobs, [folder, out], isolate) as sandbox, ThreadPoolExecutor(jobs) as pool:
         for gap in sandbox.gaps:
             say(f"warning: {gap}")
-        results = list(pool.map(lambda path: grade_one(path, problems, sandbox, seed), paths))
-    rows = list(zip(students(folder, paths), results))
-    for student, result in rows:
-        write_atomic(out / "feedback" / f"{student}.md", feedback(student, problems, result, seed).encode())
-    write_atomic(out / "grades.csv", table(problems, rows).encode())
-    isolation = "on" if sandbox.isolated else "off"
-    say(f"{problems.name}: {len(rows)} submissions, seed {seed}, isolation {isolation}: {out / 'grades.csv'}")
-    return dict(rows)
+        work = [pool.submit(one, *each) for each in zip(students, found, codes, strict=True)]
+        try:
+            for future in work:
+                future.result()
+        finally:  # after Ctrl-C what is left ends at once, and what is done is kept
+            pool.shutdown(wait=False, cancel_futures=True)
+            sandbox.close()
+            done = sorted(rows, key=lambda row: row.place)
+            write(out, problems, done, seed)
+            count = len(done) if len(done) == len(found) else f"stopped after {len(done)} of {len(found)}"
+            isolation = "on" if sandbox.isolated else "off"
+            say(f"{problems.name}: {count} submissions, seed {seed}, isolation {isolation}: {out / 'grades.csv'}")
+    return done

@@ -3,7 +3,6 @@
 The verdict is made in this process, which never imports submitted code. All that arrives is an npz of plain arrays,
 read with limits, or one of a few known reasons; so a submission can send no text of its own into a feedback file.
 """
-import builtins
 import io
 import json
 import math
@@ -14,12 +13,15 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterable
 from contextlib import contextmanager
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
-from .worker import ANSWER_SIZE, FINISHED, NO_ISOLATION, OVERTIME
+from . import contain
+from .worker import ANSWER_SIZE, NO_ISOLATION, OVERTIME
 
 HERE = Path(__file__).resolve().parent
 REASONS = {
@@ -28,8 +30,9 @@ REASONS = {
     "memory": "out of memory", "import": "imports what this problem set does not allow ({forbidden})",
     "type": "returns something that is not numbers",
 }
-EXCEPTIONS = {name for name, value in vars(builtins).items()
-              if isinstance(value, type) and issubclass(value, BaseException)}
+EXCEPTIONS = set("""ArithmeticError AssertionError AttributeError FileNotFoundError ImportError IndexError KeyError
+    ModuleNotFoundError NameError OverflowError PermissionError RecursionError RuntimeError StopIteration SyntaxError
+    SystemExit TypeError UnboundLocalError ValueError ZeroDivisionError""".split())
 ENVIRONMENT = {"LANG": "C.UTF-8", "HOME": "/scratch",
                "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/usr/local/lib", "/nix/store")
@@ -39,13 +42,17 @@ class NoAnswer(Exception):
     """There are no values; the text says why and holds nothing that the submission wrote."""
 
 
-def outermost(folders):
+class Stopped(Exception):
+    """The sandbox was stopped while a job was waiting or running."""
+
+
+def outermost(folders: Iterable[str]) -> list[str]:
     """The existing folders that lie in no other one of them."""
     real = sorted({os.path.abspath(folder) for folder in folders if folder and os.path.isdir(folder)})
     return [a for a in real if a != "/" and not any(a.startswith(b + "/") for b in real)]
 
 
-def read_arrays(raw):
+def read_arrays(raw: bytes) -> dict[str, np.ndarray]:
     """The arrays of an npz from an untrusted source: stored (nothing to unpack), small, numeric or text.
 
     Raises:
@@ -72,24 +79,24 @@ def read_arrays(raw):
     return arrays
 
 
-def explain(error, job):
-    """A sentence for an `error` array: known words, the name of a built-in exception, a cell and a line."""
+def explain(error: list[str], job: dict) -> str:
+    """A sentence for an `error` array: known words, the name of a frequent exception, a line that the cell has."""
     reason, name, cell, line = error
     if reason != "raised":
         return REASONS[reason].format(function=job["function"], forbidden=", ".join(job["forbidden"]))
-    name = name if name in EXCEPTIONS else "an exception of its own"
-    cells = [number for number, _ in job["cells"]]
-    place = f" in code cell {int(cell)}, line {int(line)}" if int(cell) in cells and 0 < int(line) < 10_000 else ""
-    return f"stopped with {name}{place}"
+    name = name if name in EXCEPTIONS else "another exception"
+    lines = {number: text.count("\n") + 1 for number, text in job["cells"]}
+    exists = 0 < int(line) <= lines.get(int(cell), 0)
+    return f"stopped with {name}" + (f" in code cell {int(cell)}, line {int(line)}" if exists else "")
 
 
 class Worker:
     """One worker process, started anew after it was lost, and for each job where a fork after torch is not safe."""
 
     def __init__(self, hidden):
-        self.hidden, self.process = [str(Path(folder).resolve()) for folder in hidden], None
+        self.hidden, self.process, self.closed = [str(Path(folder).resolve()) for folder in hidden], None, False
 
-    def start(self):
+    def start(self) -> None:
         self.folder = tempfile.TemporaryDirectory(prefix="grade-")
         self.socket, theirs = socket.socketpair()
         packages = [str(Path(path).resolve()) for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
@@ -107,7 +114,7 @@ class Worker:
         if self.socket.recv(16) != b"ready":
             raise RuntimeError("the worker could not import numpy and torch")
 
-    def stop(self):
+    def stop(self) -> None:
         if self.process is not None:
             self.socket.close()
             self.process.kill()
@@ -115,8 +122,16 @@ class Worker:
             self.folder.cleanup()
             self.process = None
 
-    def send(self, job, arrays):
+    def close(self) -> None:
+        """Stop for good, from another thread: the job that is running ends at once."""
+        self.closed, process = True, self.process
+        if process is not None:
+            process.kill()
+
+    def send(self, job: dict, arrays: dict[str, np.ndarray]) -> tuple[int | None, bytes]:
         """Status and bytes of one job."""
+        if self.closed:
+            raise Stopped
         if self.process is None or self.process.poll() is not None or sys.platform != "linux":
             self.stop()
             self.start()
@@ -131,6 +146,8 @@ class Worker:
             except (OSError, ValueError):  # killed from inside, which namespaces prevent
                 self.stop()
                 status = None
+            if self.closed:
+                raise Stopped
             answer.seek(0)
             return status, answer.read(ANSWER_SIZE + 1)
 
@@ -145,17 +162,20 @@ class Sandbox:
 
     Attributes:
         isolated: Whether each child has a network, process ids and files of its own.
+        filtered: Whether each child is a single process without sockets, keys and memory that no limit counts.
         gaps: Sentences that say what is not contained.
 
     Raises:
-        PermissionError: On entering, as root where there are no namespaces and this Python cannot be read by others.
+        PermissionError: On entering, if not even a harmless function works, as for root where there are no namespaces
+            and this Python cannot be read by others.
+        Stopped: From `run`, after `close`.
     """
 
-    def __init__(self, jobs=1, hidden=(), isolate=True):
+    def __init__(self, jobs: int = 1, hidden: Iterable[Path] = (), isolate: bool = True):
         self.free, self.workers = queue.SimpleQueue(), [Worker(hidden) for _ in range(jobs)]
         for worker in self.workers:
             self.free.put(worker)
-        self.isolated, self.gaps = isolate, []
+        self.isolated, self.filtered, self.gaps = isolate, contain.can_forbid_calls(), []
 
     def __enter__(self):
         try:
@@ -165,21 +185,29 @@ class Sandbox:
             raise
         return self
 
-    def _choose(self):
-        """Use namespaces if they work, and say what is missing otherwise."""
-        problem = self._probe() if self.isolated else "not asked for"
-        if problem:
-            self.isolated = False
+    def _choose(self) -> None:
+        """Use namespaces and the filter if they work, and say what is missing otherwise."""
+        reasons = [] if self.isolated else ["not asked for"]
+        for self.isolated, self.filtered in dict.fromkeys(product((self.isolated, False), (self.filtered, False))):
+            reason = self._probe()
+            if not reason:
+                break
+            reasons.append(reason)
+        else:
             # root may do anything to the machine, so without namespaces its children must be able to run as nobody
-            if os.geteuid() == 0 and self._probe():
-                raise PermissionError(f"no namespaces ({problem}), and as root submitted code would own this machine: "
-                                      "grade with an ordinary account")
-            self.gaps.append(f"no namespaces ({problem}): submitted code can use the network, read and change the "
-                             "files and end the programs of the account that runs it. Time, memory and output are limited")
+            raise PermissionError(f"no namespaces ({reasons[0]}), and without them {reasons[-1]}: grade with an "
+                                  "ordinary account that can read Python's own files")
+        if not self.isolated:
+            self.gaps.append(f"no namespaces ({reasons[0]}): submitted code can read and change the files and end the "
+                             "programs of the account that runs it" + ("" if self.filtered else ", and use the network")
+                             + ". Time, memory and output are limited")
+        if not self.filtered:
+            self.gaps.append("no filter of system calls, which Linux has on x86-64 and aarch64: submitted code can "
+                             "start processes, each with the whole limit of memory, and leave notes in the kernel's keys")
         if os.geteuid() == 0:
             self.gaps.append("grading runs as root: use an ordinary account")
 
-    def _probe(self):
+    def _probe(self) -> str:
         """Why a harmless function that imports something gives no answer, or ""."""
         harmless = "def probe():\n    import wave\n    return 1.0"
         job, arrays = self._job([(1, harmless)], "probe", [([], [], [])], seconds=60)
@@ -190,6 +218,11 @@ class Sandbox:
             return "" if "0_r0" in read_arrays(raw) else "Python's own files cannot be read inside"
         except Exception:
             return "a child ended without an answer"
+
+    def close(self) -> None:
+        """End all jobs at once, those that run and those that wait."""
+        for worker in self.workers:
+            worker.close()
 
     def __exit__(self, *_):
         for worker in self.workers:
@@ -216,10 +249,10 @@ class Sandbox:
             lines.append({"arguments": shown, "wrt": list(wrt), "weights": list(weight)})
             arrays |= names | weight
         job = {"cells": cells, "function": function, "cases": lines, "seconds": seconds, "memory": memory,
-               "dtype": dtype, "forbidden": list(forbidden), "isolate": self.isolated}
+               "dtype": dtype, "forbidden": list(forbidden), "isolate": self.isolated, "filter": self.filtered}
         return job, arrays
 
-    def run(self, cells, function, cases, **limits):
+    def run(self, cells: list[tuple[int, str]], function: str, cases: list[tuple], **limits) -> dict[str, np.ndarray]:
         """Call a submitted function on each case, in one child.
 
         Args:

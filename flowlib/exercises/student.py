@@ -8,9 +8,10 @@ written. The notebook is the same, byte for byte. Standard library only, so that
 """
 import hashlib
 import json
-import os
 import re
 from pathlib import Path
+
+from ..atomic import write_atomic
 
 STUBS = {"code": "# YOUR CODE HERE\nraise NotImplementedError()", "markdown": "YOUR ANSWER HERE"}
 
@@ -100,7 +101,5 @@ def write_student_versions(source, target):
     done = [(path, student_version(path.read_text(encoding="utf-8"))) for path, _ in pairs]  # all or nothing
     for (_, path), (_, text) in zip(pairs, done):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
+        write_atomic(path, text.encode())
     return [path for _, path in pairs]

@@ -1,11 +1,4 @@
-"""Runs inside the child: cut one function out of a notebook's cells and call it. Standard library, numpy and torch
-only.
-
-Only the text of code cells is read, so lost ids, lost metadata and stored outputs do no harm. Each cell is parsed by
-itself: a broken cell costs only what it defines. With the function come the definitions, imports and assignments that
-it uses, in their order, so that the last definition wins as in the notebook; calls, loops and prints are left out, so a
-training run is not repeated.
-"""
+"""Runs inside the child: define a submitted function and call it. Standard library, numpy and torch only."""
 import ast
 import io
 import os
@@ -16,11 +9,9 @@ import types
 import numpy as np
 import torch
 
-NAME = "submission"  # the module that the student's code believes to be in
+from .extract import Refused, extract
 
-
-class Refused(Exception):
-    """A reason, one of the few that the grader knows, why there are no values."""
+NAME = "__main__"  # the module that the student's code believes to be in
 
 
 class NotAllowed:
@@ -32,60 +23,6 @@ class NotAllowed:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in self.packages:
             raise ImportError(name=name)
-
-
-def parse(text):
-    """The statements of a cell; lines of IPython (%, !, ?) are left out only if it cannot be parsed with them."""
-    plain = re.sub(r"^([ \t]*)(?:[%!?].*|.*\?[ \t]*)$", r"\1pass", text, flags=re.MULTILINE)
-    for attempt in (text, plain):
-        try:
-            return ast.parse(attempt).body
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
-            continue
-    return None
-
-
-def targets(node):
-    """Names that an assignment's left side binds or changes: `a`, `a, b`, `a[0]`, `a.x`."""
-    if isinstance(node, ast.Name):
-        return {node.id}
-    if isinstance(node, (ast.Attribute, ast.Subscript, ast.Starred)):
-        return targets(node.value)
-    return set().union(*map(targets, node.elts)) if isinstance(node, (ast.Tuple, ast.List)) else set()
-
-
-def bound(statement):
-    """Names that a statement at the top level of a notebook binds."""
-    if isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-        return {statement.name}
-    if isinstance(statement, (ast.Import, ast.ImportFrom)):
-        return {(alias.asname or alias.name).split(".")[0] for alias in statement.names}
-    if isinstance(statement, ast.Assign):
-        return set().union(*map(targets, statement.targets))
-    if isinstance(statement, (ast.AnnAssign, ast.AugAssign)):
-        return targets(statement.target)
-    if isinstance(statement, (ast.If, ast.Try, ast.With)):
-        inner = [*statement.body, *getattr(statement, "orelse", []), *getattr(statement, "finalbody", [])]
-        inner += [line for handler in getattr(statement, "handlers", []) for line in handler.body]
-        return set().union(*map(bound, inner))
-    return set()
-
-
-def extract(cells, name):
-    """[(cell number, statement)] that define `name` and what it uses."""
-    found, broken = [], False
-    for number, text in cells:
-        statements = parse(text)
-        broken = broken or statements is None
-        found += [(number, statement) for statement in statements or []]
-    if not any(name in bound(statement) for _, statement in found):
-        raise Refused("broken" if broken else "missing")
-    needed, size = {name, "*"}, 0
-    while len(needed) != size:
-        size = len(needed)
-        kept = [(number, statement) for number, statement in found if bound(statement) & needed]
-        needed |= {node.id for _, statement in kept for node in ast.walk(statement) if isinstance(node, ast.Name)}
-    return kept
 
 
 def place(error):

@@ -14,13 +14,14 @@ import signal
 import socket
 import sys
 import time
+import types
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 FINISHED, OVERTIME, NO_ISOLATION = 0, 3, 4
 ANSWER_SIZE = 32 << 20  # bytes
 
 
-def child(job, data, answer, memory):
+def child(job: dict, data: dict, answer: int, memory: int) -> None:
     """The process of the submitted function."""
     os.setsid()
     null = os.open(os.devnull, os.O_RDWR)
@@ -29,15 +30,19 @@ def child(job, data, answer, memory):
     answer = os.dup2(answer, 3)
     os.closerange(4, 4096)
     contain.drop_privileges()
+    contain.own_keys()
     # without namespaces the limit would count all that an ordinary user runs: then it stays as it is
     processes = 64 if job["isolate"] or os.geteuid() == contain.NOBODY else None
     # the clock comes first; the limit of processor time is for what escapes it
     contain.limit(job["seconds"] + 1, memory + job["memory"], ANSWER_SIZE, processes)
+    if job["filter"]:
+        contain.forbid_calls()
     submission.run(job, data, answer)
 
 
-def supervise(job_file, answer, configuration):
-    """Fork the child, wait, kill; the status goes to the worker as exit code."""
+def supervise(job_file: int, answer: int, configuration: dict) -> None:
+    """Fork the child, wait, kill; the status goes to the worker as exit code. If the worker ends, so does the child."""
+    worker = os.getppid()
     with os.fdopen(job_file, "rb") as file:
         job = json.loads(file.readline())
         data = dict(np.load(io.BytesIO(file.read()), allow_pickle=False))
@@ -53,7 +58,7 @@ def supervise(job_file, answer, configuration):
     if pid == 0:
         child(job, data, answer, memory)
     end, pause, status = time.monotonic() + job["seconds"], 0.002, OVERTIME
-    while status == OVERTIME and time.monotonic() < end:
+    while status == OVERTIME and time.monotonic() < end and os.getppid() == worker:
         time.sleep(pause)
         pause = min(2 * pause, 0.05)
         status = FINISHED if os.waitpid(pid, os.WNOHANG)[0] else OVERTIME
@@ -64,7 +69,7 @@ def supervise(job_file, answer, configuration):
     os._exit(status)
 
 
-def serve(control, configuration):
+def serve(control: socket.socket, configuration: dict) -> None:
     """Answer requests until the grader closes the socket."""
     control.send(b"ready")
     while True:
@@ -87,12 +92,13 @@ def serve(control, configuration):
 if __name__ == "__main__":
     settings = json.loads(sys.argv[2])
     sys.path += [folder for folder in settings["packages"] if folder not in sys.path]
-    sys.path.insert(0, HERE)
-    import contain
+    # this folder as a package of its own: the one that it lies in holds the answers and is not there in the cage
+    cage = sys.modules["cage"] = types.ModuleType("cage")
+    cage.__path__ = [HERE]
     import numpy as np
-    import submission
     import torch
+    from cage import contain, submission
 
-    sys.path.remove(HERE)
+    cage.__path__ = []
     torch.set_num_threads(1)  # no threads: a fork keeps only one
     serve(socket.socket(fileno=int(sys.argv[1])), settings)

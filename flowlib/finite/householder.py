@@ -4,25 +4,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from ..core import Bijection
-from .amortised import check_dim
+from .conditioned import Conditioned, check_dim, unit
 
 __all__ = ["Householder", "compact", "reflect"]
-
-
-def _unit(vectors: Tensor) -> Tensor:
-    """Vectors of length one; a zero vector stays zero, and reflects nothing."""
-    length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-    return vectors / length.clamp(min=torch.finfo(vectors.dtype).tiny)
 
 
 def compact(vectors: Tensor) -> tuple[Tensor, Tensor]:
     r"""V and W, (..., T, D) each, with $x^\top H_1 \cdots H_T = x^\top - x^\top V^\top W$ for the reflections of T vectors.
 
-    For unit vectors, the rows of V, $H_1 \cdots H_T = I - 2 V^\top U^{-1} V$ with U upper triangular, $U_{ii} = 1$ and $U_{ij} =
+    The compact WY form (Schreiber and Van Loan 1989, doi:10.1137/0910005). For unit vectors, the rows of V, $H_1 \cdots H_T = I - 2 V^\top U^{-1} V$ with U upper triangular, $U_{ii} = 1$ and $U_{ij} =
     2\, v_i \cdot v_j$: two matrix products for all T reflections, in place of T passes over the data.
     """
-    v = _unit(vectors)
+    v = unit(vectors)
     double = v + v
     return v, torch.linalg.solve_triangular(double @ v.mT, double, upper=True, unitriangular=True)
 
@@ -47,7 +40,7 @@ def reflect(value: Tensor, vectors: Tensor, backwards: bool = False) -> Tensor:
     return value - ((value[..., None, :] @ v.mT) @ w).squeeze(-2)
 
 
-class Householder(Bijection):
+class Householder(Conditioned):
     r"""$x = H_T \cdots H_1 z$ with reflections $H_t = I - 2\,v_t v_t^\top/\lVert v_t\rVert^2$. Orthogonal, so $\log|\det| = 0$ (the
     determinant is $(-1)^T$). The inverse reflects in the reverse order. Cost: O(T D) a row, both ways.
 
@@ -71,32 +64,30 @@ class Householder(Bijection):
     """
 
     def __init__(self, dim: int, reflections: int = 1, *, context_dim: int | None = None):
-        super().__init__()
         check_dim(dim)
         if reflections < 1:
             raise ValueError(f"a Householder flow needs at least one reflection, got {reflections}")
-        self.event_shape = self.latent_shape = (dim,)
-        self.context_dim = context_dim
-        if context_dim is None:
-            self.vectors = nn.Parameter(torch.randn(reflections, dim))
-        else:
-            self.linears = nn.ModuleList(nn.Linear(context_dim if t == 0 else dim, dim) for t in range(reflections))
+        self.reflections = reflections
+        super().__init__(dim, None, context_dim)
 
-    def _vectors(self, context):
-        if self.context_shape is None:
+    def _make_params(self, start):
+        dim, t = self.dim, self.reflections
+        if self.context_dim is None:
+            self.vectors = nn.Parameter(torch.randn(t, dim))
+        else:
+            self.linears = nn.ModuleList(nn.Linear(dim if k else self.context_dim, dim) for k in range(t))
+
+    def _params(self, context):
+        """The vectors, (T, D) or (..., T, D)."""
+        if self.context_dim is None:
             return self.vectors
-        vectors = [self.linears[0](context)]
-        for linear in self.linears[1:]:
-            vectors.append(linear(vectors[-1]))
+        vectors = []
+        for linear in self.linears:
+            vectors.append(linear(vectors[-1] if vectors else context))
         return torch.stack(vectors, -2)
 
-    def _reflect(self, value, context, backwards):
-        with torch.autocast(value.device.type, enabled=False):
-            out = reflect(value, self._vectors(context), backwards)
-        return out, out.new_zeros(out.shape[:-1])
+    def _forward(self, z, params):
+        return reflect(z, params), z.new_zeros(z.shape[:-1])
 
-    def forward(self, z, context=None):
-        return self._reflect(z, context, False)
-
-    def inverse(self, x, context=None):
-        return self._reflect(x, context, True)
+    def _inverse(self, x, params):
+        return reflect(x, params, backwards=True), x.new_zeros(x.shape[:-1])

@@ -4,12 +4,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .amortised import Amortised, check_dim
+from .conditioned import Conditioned, apply, check_dim
 
 __all__ = ["ConvexLinearIAF", "LinearIAF"]
 
 
-class LinearIAF(Amortised):
+class LinearIAF(Conditioned):
     r"""$x = L z$ with L lower triangular and ones on its diagonal: $\log|\det| = 0$. Over a diagonal Gaussian, x has any full
     covariance. Inverse: forward substitution. Cost: O(D^2) a row, both ways.
 
@@ -36,29 +36,24 @@ class LinearIAF(Amortised):
         super().__init__(dim, torch.randn(self.components * len(rows) + self.extra) / dim**0.5, context_dim)
         self.register_buffer("below", rows * dim + columns)  # places below the diagonal in a flat matrix
 
-    def _matrix(self, value: Tensor, context: Tensor | None) -> Tensor:
+    def _matrix(self, params: Tensor) -> Tensor:
         """L, (D, D) or (..., D, D)."""
-        flat = self._combine(self._params(value, context))
+        flat = self._combine(params)
         lower = flat.new_zeros(*flat.shape[:-1], self.dim**2).index_copy(-1, self.below, flat)
         return lower.unflatten(-1, (self.dim, self.dim)) + torch.eye(self.dim, dtype=flat.dtype, device=flat.device)
 
     def _combine(self, params):
         return params
 
-    def forward(self, z, context=None):
-        with torch.autocast(z.device.type, enabled=False):
-            matrix = self._matrix(z, context)
-            x = z @ matrix.mT if matrix.ndim == 2 else (matrix @ z[..., None]).squeeze(-1)
+    def _forward(self, z, params):
+        x = apply(self._matrix(params), z)
         return x, x.new_zeros(x.shape[:-1])
 
-    def inverse(self, x, context=None):
-        with torch.autocast(x.device.type, enabled=False):
-            matrix = self._matrix(x, context)
-            if matrix.ndim == 2:
-                rows = x.reshape(-1, self.dim)
-                z = torch.linalg.solve_triangular(matrix, rows.mT, upper=False, unitriangular=True).mT.reshape(x.shape)
-            else:
-                z = torch.linalg.solve_triangular(matrix, x[..., None], upper=False, unitriangular=True).squeeze(-1)
+    def _inverse(self, x, params):
+        matrix = self._matrix(params)
+        columns = x.reshape(-1, self.dim).mT if matrix.ndim == 2 else x[..., None]
+        z = torch.linalg.solve_triangular(matrix, columns, upper=False, unitriangular=True)
+        z = z.mT.reshape(x.shape) if matrix.ndim == 2 else z.squeeze(-1)
         return z, z.new_zeros(z.shape[:-1])
 
 

@@ -2,17 +2,27 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
+from torch import Tensor
 
-from ..numerics import solve_monotone
-from .amortised import Amortised, add_outer, check_dim, dot
+from ..numerics import solve_monotone, sqrt_softplus
+from .conditioned import Conditioned, add_outer, check_dim, dot, largest
 
 __all__ = ["Planar"]
 
 
-class Planar(Amortised):
+class Terms(NamedTuple):
+    """The parameters of one map, or of one each."""
+
+    u_hat: Tensor  # (..., D)
+    w: Tensor  # (..., D)
+    b: Tensor  # (...)
+    root: Tensor  # (...), of 1 + w.u_hat = softplus(w.u)
+
+
+class Planar(Conditioned):
     r"""$x = z + \hat u \tanh(w^\top z + b)$, invertible for every value of its parameters u, w, b.
 
     By the matrix determinant lemma $\det\frac{\partial x}{\partial z} = 1 + (1 - \tanh^2 a)\, w^\top\hat u$ with $a = w^\top z +
@@ -40,41 +50,38 @@ class Planar(Amortised):
         check_dim(dim)
         super().__init__(dim, torch.randn(2 * dim + 1) / math.sqrt(dim), context_dim)
 
-    def _terms(self, value, context):
-        """u-hat and w (..., D), b, t = w.u and softplus(t) (...)."""
-        u, w, b = self._params(value, context).split_with_sizes((self.dim, self.dim, 1), -1)
-        length2 = dot(w, w)
-        # w = 0 makes the map a translation by u tanh(b): nothing to correct, and nothing to divide by
-        none = length2 <= torch.finfo(w.dtype).tiny
-        t = dot(u, w).masked_fill(none, math.log(math.e - 1))
-        softplus = F.softplus(t, threshold=40.0)  # the default of 20 costs digits in float64
-        along = (softplus - t - 1) / length2.masked_fill(none, math.inf)
-        return torch.addcmul(u, along[..., None], w), w, b.squeeze(-1), t, softplus
+    def _terms(self, params: Tensor) -> Terms:
+        u, w, b = params.split_with_sizes((self.dim, self.dim, 1), -1)
+        size = largest(w)  # the square of w may under- or overflow
+        # w = 0 makes the map a translation by u tanh(b): nothing to correct, and nothing to divide by (twice, in gradients)
+        none = size <= torch.finfo(w.dtype).tiny ** 0.5
+        direction = w / size.masked_fill(none, torch.inf)
+        t = dot(u, w).masked_fill(none.squeeze(-1), math.log(math.e - 1))
+        root = sqrt_softplus(t)
+        along = (root * root - t - 1) / dot(direction, direction).clamp(min=0.5)  # at least 1, or it is zero
+        return Terms(torch.addcmul(u, along[..., None] / size, direction), w, b.squeeze(-1), root)
 
     @staticmethod
-    def _log_det(a, h, t, softplus):
+    def _log_det(a, h, root):
         # 1 + sech^2(a) (softplus(t) - 1) = tanh^2(a) + sech^2(a) softplus(t): a sum of positive terms, so nothing cancels
-        # however close w.u-hat comes to -1; and as the square of a hypotenuse nothing underflows. Left of -40 the root of
-        # softplus(t) is e^(t/2), here as a second factor.
-        small = (0.5 * t + 20).clamp(math.log(torch.finfo(t.dtype).tiny) + 21, 0.0).exp()
-        root = softplus.clamp(min=math.exp(-40)).sqrt() * small
+        # however close w.u_hat comes to -1; and as the square of a hypotenuse nothing underflows.
         return 2 * torch.hypot(h, root / a.clamp(-80.0, 80.0).cosh()).log()
 
-    def forward(self, z, context=None):
-        u_hat, w, b, t, softplus = self._terms(z, context)
+    def _forward(self, z, params):
+        u_hat, w, b, root = self._terms(params)
         a = dot(z, w) + b
         h = torch.tanh(a)
-        return add_outer(z, h, u_hat), self._log_det(a, h, t, softplus)
+        return add_outer(z, h, u_hat), self._log_det(a, h, root)
 
-    def inverse(self, x, context=None):
-        u_hat, w, b, t, softplus = self._terms(x, context)
+    def _inverse(self, x, params):
+        u_hat, w, b, root = self._terms(params)
         projection = dot(x, w)
-        b, c = b.expand_as(projection), (softplus - 1).expand_as(projection)
-        reach = c.detach().abs() + 1e-3 * (1 + projection.detach().abs())  # |s - w.x| <= |c|, with room for rounding
-        s = solve_monotone(_along_w, projection, projection.detach() - reach, projection.detach() + reach, b, c)
+        b, c = b.expand_as(projection), (root * root - 1).expand_as(projection)
+        reach = c.abs() + 1e-3 * (1 + projection.abs())  # |s - w.x| <= |c|, with room for rounding
+        s = solve_monotone(_along_w, projection, projection - reach, projection + reach, b, c, check=False)
         a = s + b
         h = torch.tanh(a)
-        return add_outer(x, -h, u_hat), -self._log_det(a, h, t, softplus)
+        return add_outer(x, -h, u_hat), -self._log_det(a, h, root)
 
 
 def _along_w(s, b, c):

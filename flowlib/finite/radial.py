@@ -2,16 +2,26 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from .amortised import Amortised, check_dim
+from .conditioned import Conditioned, check_dim, length
 
 __all__ = ["Radial"]
 
 
-class Radial(Amortised):
+class Terms(NamedTuple):
+    """The parameters of one map, or of one each."""
+
+    center: Tensor  # z_0, (..., D)
+    alpha: Tensor  # (...)
+    sigma: Tensor  # (...), alpha + beta
+
+
+class Radial(Conditioned):
     r"""$x = z + \beta\,\frac{z - z_0}{\alpha + r}$ with $r = \lVert z - z_0\rVert$, invertible for every value of its parameters.
 
     $\alpha = \operatorname{softplus}(\hat\alpha) > 0$ and $\beta = -\alpha + \sigma$ with $\sigma = \operatorname{softplus}(\hat\beta) > 0$,
@@ -41,12 +51,10 @@ class Radial(Amortised):
         check_dim(dim)
         super().__init__(dim, torch.cat([torch.randn(dim) / math.sqrt(dim), torch.randn(2)]), context_dim)
 
-    def _terms(self, value, context):
-        """z_0 (..., D), alpha and sigma (...)."""
-        center, *rest = self._params(value, context).split([self.dim, 1, 1], -1)
-        smallest = torch.finfo(value.dtype).tiny ** 0.75  # so that neither underflows, nor sigma / alpha overflows
-        alpha, sigma = (F.softplus(raw).squeeze(-1).clamp(min=smallest) for raw in rest)
-        return center, alpha, sigma
+    def _terms(self, params: Tensor) -> Terms:
+        center, *rest = params.split([self.dim, 1, 1], -1)
+        smallest = torch.finfo(params.dtype).tiny ** 0.75  # so that neither underflows, nor sigma / alpha overflows
+        return Terms(center, *(F.softplus(raw).squeeze(-1).clamp(min=smallest) for raw in rest))
 
     def _log_det(self, r, alpha, sigma):
         outer = alpha + r
@@ -54,24 +62,19 @@ class Radial(Amortised):
         radial = far * (far + 2 * near) + near * (sigma / outer)
         return (self.dim - 1) * ((r + sigma).log() - outer.log()) + radial.log()
 
-    def forward(self, z, context=None):
-        center, alpha, sigma = self._terms(z, context)
+    def _forward(self, z, params):
+        center, alpha, sigma = self._terms(params)
         away = z - center
-        r = _norm(away)
+        r = length(away)
         return torch.addcmul(center, away, ((r + sigma) / (alpha + r))[..., None]), self._log_det(r, alpha, sigma)
 
-    def inverse(self, x, context=None):
-        center, alpha, sigma = self._terms(x, context)
+    def _inverse(self, x, params):
+        center, alpha, sigma = self._terms(params)
         away = x - center
-        distance = _norm(away)  # R
+        distance = length(away)  # R
         b = distance - sigma
-        root = (b * b + 4 * alpha * distance).clamp(min=torch.finfo(x.dtype).tiny).sqrt()
+        # sqrt(b^2 + 4 alpha R), whose squares may under- or overflow
+        root = torch.hypot(b, 2 * alpha.sqrt() * distance.clamp(min=torch.finfo(x.dtype).tiny).sqrt())
         # of the two forms of the root, the one that adds
-        r = torch.where(b > 0, 0.5 * (root + b), 2 * alpha * distance / (root + b.abs()))
+        r = torch.where(b > 0, 0.5 * (root + b), 2 * alpha * (distance / (root + b.abs())))
         return torch.addcmul(center, away, ((alpha + r) / (r + sigma))[..., None]), -self._log_det(r, alpha, sigma)
-
-
-def _norm(away):
-    """Length of vectors (..., D), right also where squares underflow: a ball as small as alpha may map to all that one sees."""
-    scale = away.detach().abs().amax(-1, keepdim=True).clamp(min=torch.finfo(away.dtype).tiny)
-    return scale.squeeze(-1) * torch.linalg.vector_norm(away / scale, dim=-1)

@@ -2,12 +2,13 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ..numerics import solve_monotone
-from .amortised import Amortised, check_dim
+from .conditioned import Conditioned, apply, check_dim
 from .householder import compact
 
 __all__ = ["Sylvester"]
@@ -15,7 +16,17 @@ __all__ = ["Sylvester"]
 VARIANTS = ("orthogonal", "householder", "triangular")
 
 
-class Sylvester(Amortised):
+class Terms(NamedTuple):
+    """The parameters of one map, or of one each."""
+
+    q: Tensor  # (..., D, M)
+    r: Tensor  # (..., M, M)
+    r2: Tensor  # R~, (..., M, M)
+    b: Tensor  # (..., M)
+    t: Tensor  # (..., M): 1 + r r~ is 1 + t, or 1 / (1 - t) for a negative t
+
+
+class Sylvester(Conditioned):
     r"""$x = z + Q R \tanh(\tilde R Q^\top z + b)$, Q (D, M) of orthonormal columns, R and $\tilde R$ upper triangular.
 
     By Sylvester's identity $\det(I_D + AB) = \det(I_M + BA)$, which is here a product: $\log|\det| = \sum_i \ln(1 +
@@ -70,26 +81,20 @@ class Sylvester(Amortised):
         self.register_buffer("upper", rows * m + columns)  # places of an upper triangle in a flat matrix
         self.register_buffer("frame", torch.eye(dim).flip(-1)[:, :m] if flip else torch.eye(dim)[:, :m])
 
-    def _terms(self, value, context):
-        """Q (..., D, M), R and R~ (..., M, M), b and t (..., M): 1 + r r~ is 1 + t, or 1 / (1 - t) for a negative t."""
-        q, triangles, b = self._params(value, context).split_with_sizes(self.sizes, -1)
+    def _terms(self, params: Tensor) -> Terms:
+        q, triangles, b = params.split_with_sizes(self.sizes, -1)
         if self.variant == "triangular":
             q = self.frame
         else:
             v, w = compact(q.unflatten(-1, (-1, self.dim)))
-            rows = self.frame.mT  # (M, D)
+            rows = self.frame.mT.to(v.dtype)  # (M, D)
             q = (rows - (rows @ v.mT) @ w).mT
         m, flat = self.hidden, triangles.unflatten(-1, (2, -1))
         full = flat.new_zeros(*flat.shape[:-1], m * m).index_copy(-1, self.upper, flat).unflatten(-1, (m, m))
         r, r2 = full.unbind(-3)
         c = r.diagonal(dim1=-2, dim2=-1)
         t = c * r2.diagonal(dim1=-2, dim2=-1)
-        return q, r.triu(1) + torch.diag_embed(c / (1 + (-t).clamp(min=0))), r2, b, t
-
-    @staticmethod
-    def _times(matrix, vector):
-        """One matrix for all vectors (..., N), or one each."""
-        return vector @ matrix.mT if matrix.ndim == 2 else (matrix @ vector[..., None]).squeeze(-1)
+        return Terms(q, r.triu(1) + torch.diag_embed(c / (1 + (-t).clamp(min=0))), r2, b, t)
 
     @staticmethod
     def _log_det(a, h, t):
@@ -97,31 +102,29 @@ class Sylvester(Amortised):
         room = (1 + t.clamp(min=0)) / (1 + (-t).clamp(min=0))
         return torch.addcmul(h * h, room, a.clamp(-40.0, 40.0).cosh().reciprocal().square()).log().sum(-1)
 
-    def forward(self, z, context=None):
-        with torch.autocast(z.device.type, enabled=False):
-            q, r, r2, b, t = self._terms(z, context)
-            a = self._times(r2, self._times(q.mT, z)) + b
-            h = torch.tanh(a)
-            return z + self._times(q, self._times(r, h)), self._log_det(a, h, t)
+    def _forward(self, z, params):
+        q, r, r2, b, t = self._terms(params)
+        a = apply(r2, apply(q.mT, z)) + b
+        h = torch.tanh(a)
+        return z + apply(q, apply(r, h)), self._log_det(a, h, t)
 
-    def inverse(self, x, context=None):
-        with torch.autocast(x.device.type, enabled=False):
-            q, r, r2, b, t = self._terms(x, context)
-            y = self._times(q.mT, x)  # = v + R tanh(R~ v + b)
-            v, a, h = [], [], []  # in reverse: the last coordinate first
-            for i in reversed(range(self.hidden)):
-                known_v = (r2[..., i, i + 1 :] * torch.stack(v[::-1], -1)).sum(-1) if v else 0
-                known_h = (r[..., i, i + 1 :] * torch.stack(h[::-1], -1)).sum(-1) if h else 0
-                offset, target = known_v + b[..., i], y[..., i] - known_h
-                offset, slope, push = torch.broadcast_tensors(offset, r2[..., i, i], r[..., i, i])
-                offset, slope, push = (value.expand_as(target) for value in (offset, slope, push))
-                middle, reach = target.detach(), push.detach().abs() + 1e-3 * (1 + target.detach().abs())
-                v.append(solve_monotone(_one, target, middle - reach, middle + reach, slope, offset, push))
-                a.append(slope * v[-1] + offset)
-                h.append(torch.tanh(a[-1]))
-            v, a, h = (torch.stack(values[::-1], -1) for values in (v, a, h))
-            # v - y is the push undone; x - Q R h would multiply the error of v by the slope
-            return x + self._times(q, v - y), -self._log_det(a, h, t)
+    def _inverse(self, x, params):
+        q, r, r2, b, t = self._terms(params)
+        y = apply(q.mT, x)  # = v + R tanh(R~ v + b): back-substitution, since row i holds v_i and later coordinates only
+        v, a, h = [], [], []  # of the coordinates done, the first of these before
+        for i in reversed(range(self.hidden)):
+            done = slice(i + 1, None)
+            # v_i + r_ii tanh(r~_ii v_i + offset) = target
+            offset = b[..., i] + (r2[..., i, done] * torch.stack(v, -1)).sum(-1) if v else b[..., i]
+            target = y[..., i] - (r[..., i, done] * torch.stack(h, -1)).sum(-1) if h else y[..., i]
+            offset, slope, push = (value.expand_as(target) for value in (offset, r2[..., i, i], r[..., i, i]))
+            reach = push.abs() + 1e-3 * (1 + target.abs())  # |v_i - target| <= |r_ii|, with room for rounding
+            v.insert(0, solve_monotone(_one, target, target - reach, target + reach, slope, offset, push, check=False))
+            a.insert(0, slope * v[0] + offset)
+            h.insert(0, torch.tanh(a[0]))
+        v, a, h = (torch.stack(values, -1) for values in (v, a, h))
+        # v - y is the push undone; x - Q R h would multiply the error of v by the slope
+        return x + apply(q, v - y), -self._log_det(a, h, t)
 
 
 def _one(v, slope, offset, push):

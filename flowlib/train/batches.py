@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,13 +12,29 @@ from ..data import Data
 from ..seeds import ORDER, derive
 from .config import Config
 
-def as_tensors(given, what: str) -> tuple[Tensor, ...] | None:
-    """Samples, (samples, context) or a `Data` as a tuple of tensors of equal length; ValueError where they hold NaN."""
+PASSES = 1000  # over the data that one batch may take: beyond, batch_size is a slip
+
+
+def as_tensors(given, what: str, conditional: bool = False) -> tuple[Tensor, ...] | None:
+    """Samples, (samples, context) or a `Data` as a tuple of tensors of equal length.
+
+    Args:
+        given: What the user gave, or None.
+        what: "training" or "validation", for the errors.
+        conditional: Whether a context is expected: labels are then not to be left out.
+
+    Raises:
+        ValueError: No tensors, arrays or numbers, rows that are missing or hold NaN, or labels that would be lost.
+    """
     if given is None:
         return None
-    given = (given.x,) if isinstance(given, Data) else given if isinstance(given, (tuple, list)) else (given,)
-    tensors = tuple(torch.as_tensor(t) for t in given)
-    if len({len(t) for t in tensors}) > 1 or not len(tensors[0]):
+    if isinstance(given, Data):
+        if conditional and given.y is not None:
+            raise ValueError(f"the {what} data have labels, and this flow takes a context: give a tuple (samples, context), for "
+                             "example (data.x, torch.eye(K)[data.y]) for K classes")
+        given = given.x
+    tensors = tuple(_tensor(part, what) for part in (given if isinstance(given, tuple) else (given,)))
+    if not tensors or len({len(t) for t in tensors}) > 1 or not len(tensors[0]):
         raise ValueError(f"the {what} data need rows, and equally many in each part, got {[len(t) for t in tensors]}")
     for tensor in tensors:
         bad = (~tensor.isfinite()).flatten(1).any(1) if tensor.ndim > 1 else ~tensor.isfinite()
@@ -24,6 +42,31 @@ def as_tensors(given, what: str) -> tuple[Tensor, ...] | None:
             raise ValueError(f"the {what} data hold NaN or infinity in {int(bad.sum()):,} of {len(bad):,} rows, the "
                              f"first is row {int(bad.nonzero()[0])}")
     return tensors
+
+
+def _tensor(part, what: str) -> Tensor:
+    if not isinstance(part, (Tensor, np.ndarray)):
+        raise ValueError(f"the {what} data must be a tensor or an array, or a tuple (samples, context) of them, got a "
+                         f"{type(part).__name__}; torch.as_tensor(rows) makes a tensor of numbers in a list")
+    if isinstance(part, np.ndarray):
+        try:
+            part = torch.as_tensor(part, device="cpu")
+        except TypeError:
+            raise ValueError(f"the {what} data must be numbers, got an array of dtype {part.dtype}") from None
+    if not part.ndim:
+        raise ValueError(f"the {what} data need rows, got a single number")
+    return part
+
+
+def digest(tensors: tuple[Tensor, ...] | None) -> str | None:
+    """What tells data from other data of the same shape."""
+    if tensors is None:
+        return None
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 class Batches:
@@ -34,14 +77,16 @@ class Batches:
         if config.batch_size % (world * config.accumulate):
             raise ValueError(f"a batch_size of {config.batch_size} cannot be shared equally by {world} processes, each in "
                              f"{config.accumulate} parts")
+        if tensors is not None and config.batch_size > PASSES * len(tensors[0]):
+            raise ValueError(f"a batch_size of {config.batch_size:,} is more than {PASSES:,} passes over {len(tensors[0]):,} rows")
         self.tensors = tensors and tuple(t.to(device) for t in tensors)
         self.size, self.seed, self.accumulate = config.batch_size, config.seed, config.accumulate
         self.rank, self.world, self.device = rank, world, device
         self.order = functools.lru_cache(maxsize=2)(self._order)
 
     def _order(self, epoch: int) -> Tensor:
-        generator = torch.Generator().manual_seed(derive(self.seed, ORDER, epoch))
-        return torch.randperm(len(self.tensors[0]), generator=generator).to(self.device)
+        generator = torch.Generator("cpu").manual_seed(derive(self.seed, ORDER, epoch))
+        return torch.randperm(len(self.tensors[0]), generator=generator, device="cpu").to(self.device)
 
     def __call__(self, step: int) -> tuple:
         if self.tensors is None:

@@ -7,27 +7,76 @@ from __future__ import annotations
 
 import hashlib
 import json
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from ..saving import write_atomic
+from ..atomic import locked, sweep, write_atomic
 from .config import History
 
-FORMAT = 1
-NAME = "training.safetensors"
+FORMAT = 2
+NAME, LOCK = "training.safetensors", ".lock"
 
 
 def find(folder: Path | None, resume: bool) -> Path | None:
-    """The checkpoint to go on from; None for a new run, in a folder that has to be empty."""
-    if folder is None or not folder.exists() or not any(folder.iterdir()):
+    """The checkpoint to go on from; None for a new run, in a folder that has to be empty.
+
+    A run that was killed before its first checkpoint has left its lock: going on with it is beginning anew.
+
+    Raises:
+        FileExistsError: The folder holds something, and `resume` is false or there is no training state in it.
+    """
+    if folder is None or not folder.exists() or not _content(folder):
         return None
     if not resume:
         raise FileExistsError(f"{folder} is not empty: choose another folder, or go on with the run in it (resume)")
-    return folder / NAME if (folder / NAME).exists() else None
+    if (folder / NAME).exists():
+        return folder / NAME
+    if (folder / LOCK).exists():
+        return None
+    raise FileExistsError(f"{folder} is not empty and holds no {NAME} to go on from: choose another folder")
+
+
+def _content(folder: Path) -> list[Path]:
+    """What is in a folder but for the lock and the unfinished files of a killed run."""
+    return [path for path in folder.iterdir() if path.name != LOCK and not path.match(".*.part")]
+
+
+@contextmanager
+def claimed(folder: Path | None, checkpoint: Path | None) -> Iterator[None]:
+    """Hold a run's folder while the block runs, so that no two runs write there. What a killed run has not finished is removed;
+    a run that ends without a checkpoint leaves nothing.
+
+    Args:
+        folder: The folder, made if need be; None holds nothing.
+        checkpoint: What `find` has found there.
+
+    Raises:
+        BlockingIOError: Another run is at work there.
+        FileExistsError: Another run has begun there since `find` looked.
+    """
+    with ExitStack() as stack:
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                stack.enter_context(locked(folder / LOCK))
+            except BlockingIOError as error:
+                raise BlockingIOError(error.errno, "another run is at work in this folder", str(folder)) from None
+            if (folder / NAME).exists() != (checkpoint is not None):
+                raise FileExistsError(f"another run has begun in {folder} in the meantime")
+            sweep(folder)
+            stack.callback(_leave, folder)
+        yield
+
+
+def _leave(folder: Path) -> None:
+    if not (folder / NAME).exists():
+        for name in ("model.json", "model.safetensors"):
+            (folder / name).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -49,14 +98,15 @@ def save_run(folder: Path, facts: dict, objective: nn.Module, optimizer, average
     """
     record = asdict(history)
     loss = record.pop("loss")
-    moments = optimizer.state_dict()["state"]
+    moments = {f"{i}.{name}": t for i, of_one in optimizer.state_dict()["state"].items() for name, t in of_one.items()}
     groups = {
         "model": objective.state_dict(), "best": best, "average": dict(enumerate(average)),
-        "optimizer": {f"{i}.{name}": t for i, of_one in moments.items() for name, t in of_one.items()},
-        "history": {"loss": torch.tensor(loss, dtype=torch.float64)},
+        "optimizer": {name: t for name, t in moments.items() if isinstance(t, Tensor)},
+        "history": {"loss": torch.tensor(loss, dtype=torch.float64, device="cpu")},
     }
     tensors = {f"{group}/{name}": t for group, members in groups.items() for name, t in members.items()}
-    write(folder / NAME, tensors, {**facts, "history": record})
+    counts = {name: value for name, value in moments.items() if not isinstance(value, Tensor)}
+    write(folder / NAME, tensors, {**facts, "history": record, "optimizer": counts})
 
 
 def load_run(path: Path, facts: dict, objective: nn.Module, optimizer, average: list[Tensor]) -> tuple[dict, History]:
@@ -67,11 +117,12 @@ def load_run(path: Path, facts: dict, objective: nn.Module, optimizer, average: 
     """
     tensors, saved = read(path)
     for kind in facts:
-        before, now = saved[kind], json.loads(json.dumps(facts[kind]))
+        before, now = saved.get(kind), json.loads(json.dumps(facts[kind]))
         if before != now:
             keys = [k for k in now if before.get(k) != now[k]] if isinstance(now, dict) and before else []
             change = ", ".join(f"{k} was {before.get(k)}, is {now[k]}" for k in keys) or f"was {before}, is {now}"
-            raise ValueError(f"{path} belongs to a run with another {kind}: {change}; a resumed run keeps them")
+            change = f": {change}" if len(change) < 200 else ""  # the structure of a model is long
+            raise ValueError(f"{path} belongs to a run with another {kind}{change}; a resumed run keeps them")
     groups: dict[str, dict] = {}
     for name, tensor in tensors.items():
         group, _, member = name.partition("/")
@@ -80,14 +131,15 @@ def load_run(path: Path, facts: dict, objective: nn.Module, optimizer, average: 
         objective.load_state_dict(groups["model"])
     except RuntimeError as error:
         raise ValueError(f"{path} belongs to a run with another model: {error}") from error
-    state: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in groups.get("optimizer", {}).items():  # empty before the first step
+    state: dict[int, dict] = {}
+    for name, value in {**groups.get("optimizer", {}), **saved["optimizer"]}.items():  # empty before the first step
         index, _, moment = name.partition(".")
-        state.setdefault(int(index), {})[moment] = tensor
+        state.setdefault(int(index), {})[moment] = value
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
     for index, moments in state.items():  # laid out in memory like the weights, as the fused optimizer takes for granted
-        for name, tensor in moments.items():
-            if tensor.shape == average[index].shape:
-                moments[name] = torch.empty_like(average[index], device=tensor.device).copy_(tensor)
+        for name, value in moments.items():
+            if isinstance(value, Tensor) and value.shape == weights[index].shape:
+                moments[name] = torch.empty_like(weights[index], device=value.device).copy_(value)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     for index, tensor in enumerate(average):
         tensor.copy_(groups["average"][str(index)])
@@ -111,7 +163,8 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict]:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            # copies: a view would keep the file mapped, and Windows refuses to replace a mapped file
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
     except SafetensorError as error:
         raise ValueError(f"the checkpoint {path} is damaged: {error}") from error
     text = header.get("facts", "")

@@ -2,9 +2,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from numbers import Integral, Real
 
 __all__ = ["Config", "History", "TrainingError"]
+
+MAY_BE_ZERO = ("lr_end", "seed", "weight_decay", "warmup", "ema")
 
 
 @dataclass(frozen=True)
@@ -15,9 +18,12 @@ class Config:
         steps: Number of updates. Give this or `epochs`.
         epochs: Passes over the training data, in place of `steps`.
         batch_size: Samples per update, over all processes together.
-        lr: Peak learning rate of AdamW: a linear rise, then half a cosine down to zero.
+        lr: Peak learning rate: a linear rise, then half a cosine down.
+        lr_end: Where the cosine ends.
         seed: Of everything random; not negative.
-        weight_decay: Decoupled weight decay.
+        betas: Of AdamW: decay of the running means of the gradient and of its square.
+        weight_decay: Decoupled weight decay of the networks' matrices: parameters of at least two axes that belong to no
+            bijection and no base. Biases, scales, shifts, splines and the like are what they are learned to be.
         warmup: Share of the steps in which the learning rate rises.
         clip: Largest norm of the gradient of the mean loss (nats); None does not clip.
         ema: Decay of the running average of the weights, which is what is validated and returned. It starts faster, as
@@ -39,7 +45,9 @@ class Config:
     epochs: float | None = None
     batch_size: int = 256
     lr: float = 1e-3
+    lr_end: float = 0.0
     seed: int = 0
+    betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     warmup: float = 0.05
     clip: float | None = 10.0
@@ -51,15 +59,22 @@ class Config:
     def __post_init__(self):
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(f"give either steps or epochs, got steps={self.steps} and epochs={self.epochs}")
-        for name in ("steps", "epochs", "batch_size", "lr", "clip", "patience", "eval_every", "accumulate"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} must be positive, got {value}")
-        for name in ("ema", "warmup"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must lie in [0, 1), got {getattr(self, name)}")
-        if self.seed < 0 or self.weight_decay < 0:
-            raise ValueError(f"seed and weight_decay must not be negative, got {self.seed} and {self.weight_decay}")
+        for name, annotation in ((f.name, f.type) for f in fields(self) if f.name != "betas"):
+            value, whole = getattr(self, name), annotation.startswith("int")
+            if value is None and "None" in annotation:
+                continue
+            if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+                raise ValueError(f"{name} must be a {'whole ' if whole else ''}number, got {value!r}")
+            if not 0 <= value < math.inf or value == 0 and name not in MAY_BE_ZERO:
+                raise ValueError(f"{name} must be {'finite and not negative' if name in MAY_BE_ZERO else 'positive and finite'}, "
+                                 f"got {value}")
+            object.__setattr__(self, name, int(value) if whole else float(value))  # which JSON holds, as it does not numpy's
+        object.__setattr__(self, "betas", tuple(map(float, self.betas)))
+        for name, value in (("ema", self.ema), ("warmup", self.warmup), *(("each of betas", beta) for beta in self.betas)):
+            if not 0 <= value < 1:
+                raise ValueError(f"{name} must lie in [0, 1), got {value}")
+        if self.lr_end > self.lr:
+            raise ValueError(f"lr_end must not exceed lr = {self.lr:g}, got {self.lr_end:g}")
 
     def plan(self, rows: int | None) -> tuple[int, int]:
         """Number of steps, and steps between two validations, for a training set of so many rows."""
@@ -71,7 +86,7 @@ class Config:
     def lr_at(self, step: int, steps: int) -> float:
         """The learning rate of one step."""
         rise = (step + 1) / max(1, round(self.warmup * steps))
-        return self.lr * min(1.0, rise) * 0.5 * (1 + math.cos(math.pi * step / steps))
+        return self.lr_end + (self.lr * min(1.0, rise) - self.lr_end) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 @dataclass
@@ -85,7 +100,8 @@ class History:
         best_step: After how many steps the returned weights were taken: those of the best validation, or the last.
         seconds: Time spent, over all resumptions.
         processor_seconds: Processor time of this process in them, over all threads: what a busy machine does not change.
-        stopped: "finished", "early" (patience ran out), or "" in the checkpoint of a run under way.
+        stopped: "finished", "early" (patience ran out), "interrupted" (by an exception or Ctrl-C, which carries this history as
+            its attribute `history`), or "" in the checkpoint of a run under way.
         device: Where it ran.
     """
 

@@ -1,54 +1,62 @@
-"""The training loop. `fit` reads from top to bottom: settings, processes, state, and then one step after the other.
+"""The training loop: `fit` says what happens and when; `run.py` says how, in the same order.
 
 Everything random is a function of (seed, step, process), and so are the order of the data and the learning rate: a run
 that was killed goes on from its last checkpoint to the same weights, bit for bit.
 """
 from __future__ import annotations
 
-import math
-import time
+import inspect
 from collections.abc import Callable
-from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import fields, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .. import saving
-from ..core import device_of
-from ..seeds import START, STEP, VALIDATION, seed_all
-from .batches import Batches, as_tensors
-from .checkpoint import find, load_run, save_run, writing
-from .config import Config, History, TrainingError
+from ..data import Data
+from ..seeds import kept_random_state
+from .batches import as_tensors
+from .checkpoint import claimed, find, writing
+from .config import Config, History
 from .objectives import NLL
+from .processes import launched_precision, processes
+from .run import WINDOW, Run
 
 __all__ = ["fit"]
 
-WINDOW = 10  # steps between two looks at the losses: between them nothing waits for the device
+Samples = Tensor | np.ndarray | tuple[Tensor | np.ndarray, ...] | Data | None
 
 
-def fit(flow: nn.Module, train, val=None, *, out: str | Path | None = None, objective: nn.Module | None = None,
+def fit(flow: nn.Module, train: Samples, val: Samples = None, *, config: Config | None = None, out: str | Path | None = None,
+        objective: nn.Module | None = None, optimizer: Callable[[list[dict]], torch.optim.Optimizer] | None = None,
         resume: bool = False, precision: str | None = None, compile: bool = False, cpu: bool = False,
-        progress: bool | None = None, watch: Callable[[int], None] | None = None, **config) -> History:
+        progress: bool | None = None, watch: Callable[[int], None] | None = None, **changes) -> History:
     r"""Train a flow: AdamW on the mean of the objective, warm-up and cosine, clipped gradients, averaged weights.
 
     The flow gets the averaged weights of the best validation, or of the last step where there is none to compare; it
-    comes back in eval mode, on the device where it was. The same call works on a CPU, on a GPU, and in several
-    processes started by `accelerate launch` or `torchrun`; `batch_size` means the same everywhere. torch's random state
-    is left as it was.
+    comes back in eval mode, on the device where it was, whatever ends the training: an exception, or Ctrl-C, carries the
+    `History` so far as its attribute `history`. The same call works on a CPU, on a GPU, and in several processes started
+    by `accelerate launch` or `torchrun`; `batch_size` means the same everywhere. Nothing else changes: random states,
+    threads and accelerate are left as they were.
 
     Args:
         flow: The flow, which is changed in place.
-        train: Samples (N, *event), a tuple (samples, context), a `data.load(...)`, or None where the objective draws
-            its own. Kept on the device as they are (images as bytes).
+        train: Samples (N, *event) as a tensor or an array, a tuple (samples, context), a `data.load(...)`, of which a flow
+            without context takes the images alone, or None where the objective draws its own. Kept on the device as they
+            are (images as bytes).
         val: The same, held out for validation, or None.
+        config: Settings, all or those that differ from the ones given by name.
         out: A new or empty folder. `model.safetensors` and `model.json` (for `flowlib.load`) hold the best weights so
-            far, `training.safetensors` the state to resume from; all are there from step 0 on, and written all or
-            nothing.
+            far, `training.safetensors` the state to resume from; all are there from step 0 on, as soon as the first batch
+            has gone through, and written all or nothing.
         objective: A module around the flow whose forward takes a batch (or the number of draws, where train is None)
-            and returns each sample's loss in nats; if it has an `initialize` of the same arguments, that is called
-            once. None: `NLL(flow)`.
+            and returns each sample's loss in nats. If it has an `initialize` of the same arguments, that is called
+            once; if it has a `set_step(step, steps)`, before each step (and with step = steps before a validation, and at
+            the end), so that what changes on the way is a function of the step. None: `NLL(flow)`.
+        optimizer: Makes the optimizer of a list of parameter groups, each with its `weight_decay`, as in
+            `lambda groups: torch.optim.SGD(groups, momentum=0.9)`; its learning rate is the schedule's. None: AdamW.
         resume: Go on with the run in `out`, if there is one. With the same model, data and settings the result is that
             of a run never interrupted, bit for bit on the CPU.
         precision: "bf16" runs the networks in bfloat16 (log-determinants stay float32); None does what the launcher
@@ -58,15 +66,15 @@ def fit(flow: nn.Module, train, val=None, *, out: str | Path | None = None, obje
         progress: Show a progress bar; None: where the output is a terminal.
         watch: Called with the number of steps after each validation, in the first process, while the flow holds the averaged
             weights and is in eval mode: for samples on the way. What it draws at random changes nothing.
-        **config: The fields of `Config`: steps or epochs, batch_size, lr, seed, weight_decay, warmup, clip, ema,
-            patience, eval_every, accumulate.
+        **changes: The fields of `Config`, by name: steps or epochs, batch_size, lr, lr_end, seed, betas, weight_decay,
+            warmup, clip, ema, patience, eval_every, accumulate.
 
     Returns:
         The losses, in nats, and how training ended.
 
     Raises:
-        ValueError: Data with NaN or infinity, settings that make no sense or are not those of the run to resume, a
-            damaged checkpoint.
+        ValueError: Data that are no tensors, hold NaN or infinity, have another dtype than the flow, or labels that the flow
+            needs as a context; settings that make no sense or are not those of the run to resume; a damaged checkpoint.
         FileExistsError: `out` holds something and `resume` is False.
         OSError: A checkpoint could not be written; the one before it is kept.
         TrainingError: A loss or gradient that is not finite (named by its step), or a loss that has grown far beyond
@@ -77,172 +85,62 @@ def fit(flow: nn.Module, train, val=None, *, out: str | Path | None = None, obje
         >>> history = fit(RealNVP(2), torch.randn(100, 2), steps=3); len(history.loss), history.stopped
         (3, 'finished')
     """
-    # Settings and data
-    from tqdm import tqdm
-
-    config = Config(**config)
+    config = Config(**changes) if config is None else replace(config, **changes)
+    objective = NLL(flow) if objective is None else objective
+    train, val = _checked(flow, objective, train, val)
     if precision not in (None, "bf16"):
         raise ValueError(f'precision must be None or "bf16", whose range log-densities need; got {precision!r}')
-    train, val = as_tensors(train, "training"), as_tensors(val, "validation")
-    steps, every = config.plan(None if train is None else len(train[0]))
-    facts = {"config": asdict(config), "data": train and [list(t.shape) for t in train]}
-    out = None if out is None else Path(out)
+    precision, out = precision or launched_precision(), None if out is None else Path(out)
     checkpoint = find(out, resume)
 
-    # Processes and devices. What is wrapped is the objective, not the flow: see objectives.py.
-    accelerator = _accelerator(cpu, config.accumulate)
-    device, rank, home = accelerator.device, accelerator.process_index, device_of(flow)
-    bare = NLL(flow) if objective is None else objective
-    if all(module is not flow for module in bare.modules()):
+    with processes(cpu) as here, kept_random_state(here.device), claimed(out if here.is_main_process else None, checkpoint):
+        run = Run(flow, objective, config, train, val, here, out, precision)
+        try:
+            run.begin(optimizer, compile, checkpoint)
+            with run.progress(progress):
+                for step in range(len(run.history.loss), run.steps + 1):
+                    milestone = step % run.every == 0 or step == run.steps
+                    if milestone or len(run.losses) == WINDOW:
+                        run.look()
+                    if milestone and step != run.saved_at:
+                        run.evaluate(step, watch)
+                        run.save(step)
+                    if run.history.stopped:
+                        break
+                    run.update(step)
+        except BaseException as error:
+            run.interrupted(error)
+            raise
+        finally:
+            run.leave()
+        if checkpoint is not None and here.is_main_process:  # the model's files, whatever has become of them since
+            with writing(out, run.history.best_step):
+                saving.save(flow, out)
+    return run.history
+
+
+def _checked(flow: nn.Module, objective: nn.Module, train: Samples, val: Samples) -> tuple:
+    """The data as tuples of tensors, or a ValueError that says what does not fit the flow."""
+    if all(module is not flow for module in objective.modules()):
         raise ValueError("the objective must hold the flow as a submodule, or there is nothing to train")
-    bare.to(device, memory_format=torch.channels_last).train()  # convolutions run up to 1.5 times as fast that way
-    batches = Batches(train, config, rank, accelerator.num_processes, device)
-
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        # State: the weights, their running average, the optimizer's moments, the best weights, the history
-        if checkpoint is None and hasattr(bare, "initialize"):
-            seed_all(config.seed, START, rank=rank)
-            bare.initialize(*batches(0))
-        params = [p for p in bare.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(params, lr=config.lr, weight_decay=config.weight_decay, fused=True)
-        model, optimizer = accelerator.prepare(bare, optimizer)  # in several processes, rank 0's weights for all
-        average, best, history = [p.detach().clone() for p in params], {}, History(device=_describe(accelerator))
-        if checkpoint is not None:
-            best, history = load_run(checkpoint, facts, bare, optimizer, average)
-        accelerator.wait_for_everyone()  # all have looked into the folder before rank 0 writes there
-        model = torch.compile(model) if compile else model
-        began, worked = time.perf_counter() - history.seconds, time.process_time() - history.processor_seconds
-        saved_at = len(history.loss) if checkpoint else None
-        unit, scale, speed = _unit(flow)
-        hide = True if rank > 0 else None if progress is None else not progress
-        recent: list[Tensor] = []  # (loss, norm of the gradient) of each step since the last look, on the device
-
-        with tqdm(total=steps, initial=len(history.loss), disable=hide, unit="step") as bar:
-            for step in range(len(history.loss), steps + 1):
-                milestone = step % every == 0 or step == steps
-
-                # Look at the losses since the last time.
-                if recent and (milestone or len(recent) == WINDOW):
-                    rows = accelerator.reduce(torch.stack(recent), "mean").tolist()  # the same in every process
-                    trouble = _trouble(history.loss, rows)
-                    if trouble:
-                        bare.load_state_dict(best)
-                        bare.to(home, memory_format=torch.contiguous_format).eval()
-                        holders = f"The flow and {out} keep" if out else "The flow keeps"
-                        raise TrainingError(f"{trouble[1]}. {holders} the weights of step {history.best_step}; "
-                                            f"try a learning rate below {config.lr:g}", trouble[0])
-                    history.loss += [loss for loss, _ in rows]
-                    bar.update(len(rows))
-                    rate = (bar.format_dict["rate"] or 0) * config.batch_size
-                    bar.set_postfix({unit: f"{scale * history.loss[-1]:.3f}", speed: f"{rate:,.0f}"}, refresh=False)
-                    recent.clear()
-
-                # Validate the averaged weights, keep the best ones, write a checkpoint.
-                if milestone and step != saved_at:
-                    with _averaged(bare, params, average):
-                        if val is not None:
-                            history.val_step.append(step)
-                            history.val_loss.append(_validate(bare, val, config, accelerator))
-                        if val is None or history.val_loss[-1] <= min(history.val_loss) or not best:
-                            best, history.best_step = {k: t.clone() for k, t in bare.state_dict().items()}, step
-                            if out and rank == 0:
-                                with writing(out, step):
-                                    saving.save(flow, out)
-                        if watch and rank == 0:
-                            watch(step)
-                    waited = step - history.best_step
-                    history.stopped = ("finished" if step == steps else
-                                       "early" if config.patience and waited >= config.patience * every else "")
-                    history.seconds, history.processor_seconds = time.perf_counter() - began, time.process_time() - worked
-                    if out and rank == 0:
-                        with writing(out, step):
-                            save_run(out, facts, bare, optimizer, average, best, history)
-                if history.stopped:
-                    break
-
-                # One update. Its random numbers depend on (seed, step, process) alone.
-                seed_all(config.seed, STEP, step, rank)
-                for group in optimizer.param_groups:
-                    group["lr"] = config.lr_at(step, steps)
-                bare.zero_grad()
-                losses = []
-                for part in batches.parts(step):  # the optimizer moves, and the processes meet, at the last one only
-                    with accelerator.accumulate(model):
-                        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                            loss = model(*part).mean()
-                        accelerator.backward(loss)
-                        losses.append(loss.detach().float())
-                        if accelerator.sync_gradients:
-                            norm = accelerator.clip_grad_norm_(params, config.clip or math.inf)
-                        optimizer.step()
-                decay = min(config.ema, (1 + step) / (10 + step))
-                torch.optim.swa_utils.get_ema_multi_avg_fn(decay)(average, params, None)
-                recent.append(torch.stack([sum(losses) / len(losses), norm.detach().float()]))
-
-    bare.load_state_dict(best)
-    bare.to(home, memory_format=torch.contiguous_format).eval()
-    return history
+    likelihood = isinstance(objective, NLL)
+    conditional = likelihood and flow.bijection.context_dim is not None
+    train, val = as_tensors(train, "training", conditional), as_tensors(val, "validation", conditional)
+    if train is None and (likelihood or val is not None):
+        raise ValueError("without training data there is nothing to validate: both have to be given" if val is not None else
+                         "without training data there are no epochs and no likelihood: give steps, and an objective that draws its "
+                         "own (ReverseKL)")
+    dtype = next((p.dtype for p in flow.parameters() if p.is_floating_point()), None)
+    for what, given in (("training", train), ("validation", val)) if likelihood else ():
+        for part in given or ():
+            if part.is_floating_point() and dtype not in (None, part.dtype):
+                raise ValueError(f"the {what} data are {part.dtype} and the flow is {dtype}: give them as {dtype}, by "
+                                 f"torch.as_tensor(x, dtype={dtype}), or convert the flow by .to({part.dtype})")
+        if given and len(given) > 2:
+            raise ValueError(f"the {what} data of a likelihood are samples or a tuple (samples, context), got {len(given)} parts")
+    return train, val
 
 
-def _accelerator(cpu: bool, accumulate: int):
-    try:
-        from accelerate import Accelerator
-    except ImportError as error:
-        raise ImportError("training needs three more packages: pip install accelerate safetensors tqdm") from error
-    # Without a GPU, torchrun's processes have to be told that they belong together, or each would train alone.
-    accelerator = Accelerator(cpu=cpu or not torch.accelerator.is_available(), gradient_accumulation_steps=accumulate)
-    if accelerator.mixed_precision not in ("no", "bf16"):
-        raise ValueError(f"the launcher asks for {accelerator.mixed_precision}: log-densities need the range of bf16")
-    return accelerator
-
-
-def _describe(accelerator) -> str:
-    device, world, threads = accelerator.device, accelerator.num_processes, torch.get_num_threads()
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type}, threads: {threads}"
-    return f"{name}, processes: {world}" if world > 1 else name
-
-
-def _unit(flow) -> tuple[str, float, str]:
-    """What the progress bar shows: bits per dimension for images, which have levels, else nats per sample; and the speed."""
-    if not hasattr(flow, "levels"):
-        return "nats", 1.0, "samples/s"
-    return "bits/dim", 1 / (math.prod(flow.event_shape) * math.log(2)), "images/s"
-
-
-def _trouble(losses: list[float], rows: list[list[float]]) -> tuple[int, str] | None:
-    """The step at which training went wrong and why, or None; `rows` are the (loss, gradient norm) of new steps."""
-    for step, (loss, norm) in enumerate(rows, len(losses)):
-        if not math.isfinite(loss):
-            hint = ": some training data have density zero under the model" if step == 0 and loss == math.inf else ""
-            return step, f"the loss is {loss} at step {step}{hint}"
-        if not math.isfinite(norm):
-            return step, f"the gradient is not finite at step {step}"
-    losses = losses + [loss for loss, _ in rows]
-    start, lowest = losses[0], min(losses[-WINDOW:])  # every loss of a window: a single bad batch is no divergence
-    if len(losses) >= WINDOW and lowest > start + 10 * (1 + abs(start)):
-        return len(losses) - 1, f"the loss has grown from {start:.4g} to {lowest:.4g} nats by step {len(losses) - 1}"
-    return None
-
-
-@contextmanager
-def _averaged(objective: nn.Module, params: list[Tensor], average: list[Tensor]):
-    """The objective with the averaged weights, ready to be evaluated, for as long as the block lasts."""
-    live = [p.detach().clone() for p in params]
-    with torch.no_grad():
-        for p, a in zip(params, average):
-            p.copy_(a)
-        objective.eval()
-        yield
-        objective.train()
-        for p, a in zip(params, live):
-            p.copy_(a)
-
-
-def _validate(objective: nn.Module, val: tuple[Tensor, ...], config: Config, accelerator) -> float:
-    """Mean loss over the validation data, whose rows the processes share; the noise is the same every time."""
-    rank, world, device = accelerator.process_index, accelerator.num_processes, accelerator.device
-    seed_all(config.seed, VALIDATION, rank=rank)
-    total = torch.zeros((), device=device)
-    for batch in zip(*(t[rank::world].split(config.batch_size) for t in val)):
-        total += objective(*(t.to(device) for t in batch)).sum()
-    return float(accelerator.reduce(total)) / len(val[0])
+_own = [p for p in inspect.signature(fit).parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+fit.__signature__ = inspect.signature(fit).replace(parameters=_own + [  # what help(fit) and an editor show
+    inspect.Parameter(f.name, inspect.Parameter.KEYWORD_ONLY, default=f.default, annotation=f.type) for f in fields(Config)])

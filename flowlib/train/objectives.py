@@ -2,11 +2,16 @@
 
 The objective, not the flow, is what the loop wraps for several processes or compiles: gradients are exchanged only
 where the wrapped module's own `forward` was called, and a flow has other ways in (`rsample_and_log_prob`).
+
+An objective may also have `initialize`, of the same arguments, which is called once before the first step, and
+`set_step(step, steps)`, which is called before each: what changes on the way has to be a function of these two, so that
+a resumed run goes on where it was.
 """
 from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 __all__ = ["NLL", "ReverseKL"]
@@ -46,6 +51,8 @@ class ReverseKL(nn.Module):
     Args:
         flow: The flow to train; its likelihood must be exact.
         energy: $U$, from x of shape (n, *event) to (n,), differentiable. A module's parameters are trained too.
+        anneal: The factor $\beta$ of $U$ in training, from the share of the steps that are done, in [0, 1], to a number; 1 at
+            the end. It starts small to keep a flow from settling on one mode (section 6). None: 1 all the way.
 
     Example:
         >>> from flowlib import RealNVP
@@ -53,16 +60,22 @@ class ReverseKL(nn.Module):
         torch.Size([5])
     """
 
-    def __init__(self, flow: nn.Module, energy: Callable[[Tensor], Tensor]):
+    def __init__(self, flow: nn.Module, energy: Callable[[Tensor], Tensor], anneal: Callable[[float], float] | None = None):
         super().__init__()
-        self.flow, self.energy = flow, energy
+        self.flow, self.energy, self.anneal = flow, energy, anneal
+        self.register_buffer("beta", torch.ones(()), persistent=False)  # a tensor, so that a compiled objective stays compiled
+
+    def set_step(self, step: int, steps: int) -> None:
+        """Take the factor of the energy after so many of so many steps."""
+        if self.anneal is not None:
+            self.beta.fill_(self.anneal(step / steps))
 
     def forward(self, n: int, context: Tensor | None = None) -> Tensor:
-        """$\\ln q(x) + U(x)$ at n fresh draws, of shape (n,); (n, B) for a context of B rows."""
+        """$\\ln q(x) + \\beta U(x)$ at n fresh draws, of shape (n,); (n, B) for a context of B rows."""
         x, log_q = self.flow.rsample_and_log_prob(n, context)
-        return log_q + self.energy(x)
+        return log_q + self.beta * self.energy(x)
 
     def initialize(self, n: int, context: Tensor | None = None) -> None:
         """The flow's data-dependent start, from the latent side: there are no data."""
-        batch = (n,) if context is None else (n, *context.shape[:-1])
+        batch = (n,) if context is None else (n, *self.flow.bijection.context_batch(context))
         self.flow.bijection.initialize(self.flow.base.sample(batch), context, inverse=False)

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..atomic import write_atomic
 from ..core import device_of
 from ..evaluate import latents
 from ..images.dequantize import bits_per_dim
 from ..images.multiscale import MultiScale
-from ..saving import write_atomic
 from .config import History
 
 BLUE, ORANGE, GREY = "#1f6fb4", "#c2570c", "#5f5f5f"

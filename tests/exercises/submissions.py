@@ -104,7 +104,7 @@ def attacks(probe, port, secret):
         # only as process 1 of a namespace: elsewhere it would end what the person who runs the tests has open
         "b1_kill": "import os\nif os.getpid() == 1:\n    for pid in (os.getppid(), -1):\n        try: os.kill(pid, 9)\n        except OSError: pass\nreturn z, z",
         "b2_sleep": "import time\ntime.sleep(60)",
-        "b3_judge": "import flowlib.exercises.sets.ps1 as answers\nreturn answers.weibull_forward(z, scale, shape)",
+        "b3_judge": "import flowlib.exercises.ps1.reference as answers\nreturn answers.weibull_forward(z, scale, shape)",
         "b4_bomb_shape": FORGED.format(make=f"with zipfile.ZipFile(b, 'w') as a:\n    with a.open('0_r0.npy', 'w') as f:\n        {header}"),
         "b5_bomb_zip": FORGED.format(make="np.savez_compressed(b, **{'0_r0': np.zeros(1 << 24)})"),
         "b6_views": "z = torch.zeros(1).expand(10**12)\nreturn z, z",

@@ -99,10 +99,11 @@ def keyboard(page):
 def faults_of(opened, base, path):
     """All that is wrong with one page: light, dark and on a phone."""
     page = opened.new_page(viewport=DESK, color_scheme="light")
+    page.set_default_timeout(120_000)
     faults = watch(page, base)
     page.goto(base + path, wait_until="load")
     page.evaluate("async () => { if (window.MathJax) await MathJax.startup.promise; }")
-    page.wait_for_timeout(600)  # the page's own late repairs (a11y.js) come 500 ms after load
+    page.evaluate("dispatchEvent(new Event('resize'))")  # the page's own late repairs (a11y.js), without waiting for them
     formulas = page.evaluate("[...document.querySelectorAll('.math')].filter(e => !e.querySelector('mjx-container')).length")
     if formulas:
         faults.append(f"{formulas} formulas are not drawn")
@@ -113,13 +114,13 @@ def faults_of(opened, base, path):
     faults += keyboard(page)
     page.emulate_media(color_scheme="dark")
     try:
-        page.wait_for_function(DARK, timeout=3000)
+        page.wait_for_function(DARK, timeout=12_000)
     except playwright.sync_api.TimeoutError:
         faults.append("the page does not turn dark")
     faults += axe(page, "dark")
     page.emulate_media(color_scheme="light")
     page.set_viewport_size(PHONE)
-    page.wait_for_timeout(100)
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")  # drawn anew
     width = page.evaluate("document.documentElement.scrollWidth")
     if width > PHONE["width"]:
         faults.append(f"scrolls sideways on a phone: {width} px wide")

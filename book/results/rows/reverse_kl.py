@@ -24,26 +24,12 @@ parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--out", help="also save the flow in this folder")
 args = parser.parse_args()
 
-
-class Annealed:
-    """beta U, with beta rising from 1/100 to 1 over the first half of the calls."""
-
-    calls = 0
-
-    def __init__(self, energy, steps):
-        self.energy, self.half = energy, steps / 2
-
-    def __call__(self, x):
-        self.calls += 1
-        return min(1.0, 0.01 + self.calls / self.half) * self.energy(x)
-
-
 torch.set_num_threads(1)
 torch.manual_seed(args.seed)
 target = getattr(fl.targets, args.target)()
 flow = fl.Flow(fl.StandardNormal(2), fl.Compose(*(LAYERS[args.flow]() for _ in range(args.layers))))
-fit(flow, None, objective=ReverseKL(flow, Annealed(target.energy, args.steps)), steps=args.steps, batch_size=256, lr=args.lr,
-    seed=args.seed, ema=0.99, cpu=True)
+objective = ReverseKL(flow, target.energy, anneal=lambda done: min(1.0, 0.01 + 2 * (done + 1 / args.steps)))
+fit(flow, None, objective=objective, steps=args.steps, batch_size=256, lr=args.lr, seed=args.seed, ema=0.99, cpu=True)
 if args.out:
     fl.save(flow, args.out)
 with torch.no_grad():

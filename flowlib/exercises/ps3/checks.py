@@ -8,10 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..checks import jacobian
-from .properties import attempt, bijection_properties, gradient_property, holds, near, open_check, random, show_table
-
-__all__ = ["check_coupling", "check_dequantization", "check_mixing", "check_mixture", "check_step", "show_experiment"]
+from ...checks import jacobian
+from ..properties import attempt, bijection_properties, gradient_property, holds, near, open_check, random, show_table
 
 
 def with_fixed(function, arguments):

@@ -4,13 +4,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checks import jacobian
-from .properties import (
+from ...checks import jacobian
+from ..properties import (
     Violated, attempt, bijection_properties, gradient_property, holds, map_properties, near, open_check, random, show_table,
 )
-
-__all__ = ["check_householder", "check_planar", "check_planar_inverse", "check_posterior", "check_radial",
-           "show_experiment"]
 
 
 def planar_parameters(dim: int, along: float):
