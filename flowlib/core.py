@@ -72,7 +72,9 @@ def _checked(method, name: str):
 
 
 class InversionError(RuntimeError):
-    """An iterative inverse did not reach its tolerance; the message gives the residual."""
+    """A search found no root where one must be: its bracket holds none, or its steps were too few. The message gives the
+    residual. `numerics.solve_monotone` raises it; the layers' own brackets always hold a root, and a NaN among many rows stays
+    a NaN in its row, so `Flow.log_prob` does not."""
 
 
 _reals = functools.cache(lambda ndim: constraints.independent(constraints.real, ndim))

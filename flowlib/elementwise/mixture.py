@@ -4,8 +4,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..numerics import log_mixture_cdf, solve_monotone
-from .base import LARGEST, ElementwiseMap
+from ..numerics import log_mixture_cdf, solve_monotone, tame
+from .base import ElementwiseMap
 
 __all__ = ["LogisticMixtureCDF"]
 
@@ -14,23 +14,15 @@ def _bounded(raw: Tensor, bound: float) -> Tensor:
     return bound * torch.tanh(raw / bound)
 
 
-def _straight(value: Tensor, f) -> tuple[Tensor, Tensor]:
-    """f (value and log-slope) up to `LARGEST`, and beyond it, where f is straight to rounding, the line it ends in."""
-    inside = value.clamp(-LARGEST, LARGEST)
-    out, log_slope = f(inside)
-    return out + (value - inside) * log_slope.exp(), log_slope
-
-
 class LogisticMixtureCDF(ElementwiseMap):
     r"""To the latent, $z = e^{a} \operatorname{logit}(F(x)) + b$ with $F(x) = \sum_k \pi_k\, \sigma((x-\mu_k)/s_k)$, the map of
     Flow++ (Ho et al. 2019, arXiv:1902.00275, section 3.2). With a = b = 0 and a logistic base, x has exactly the mixture's
     density.
 
     $\operatorname{logit} F = \ln F - \ln(1-F)$ is computed from the two logarithms, so that it neither saturates nor cancels in a
-    tail, where it becomes a straight line. Log-scales are bounded by 2 and a by 1/2, so that deep flows stay finite both ways.
-
-    Cost: O(K) in `inverse` (density); a root search, some 40 times as much, in `forward` (sampling), whose bracket is exact:
-    $\min_k$ and $\max_k$ of $\mu_k + s_k y$ hold the root of $\operatorname{logit} F(x) = y$.
+    tail. Log-scales are bounded by 2 and a by 1/2, so that deep flows stay finite both ways. Cost: O(K) in `inverse` (density);
+    a root search, some 40 times as much, in `forward` (sampling), whose bracket is exact: $\min_k$ and $\max_k$ of $\mu_k +
+    s_k y$ hold the root of $\operatorname{logit} F(x) = y$.
 
     Args:
         components: K. The map takes 3K + 2 parameters: log-weights, means, log-scales, a and b. Means are offset by K places
@@ -67,25 +59,17 @@ class LogisticMixtureCDF(ElementwiseMap):
 
     def forward(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """x and ln dx/dz, elementwise."""
-        a, b = self._unpack(params)[3:]
-        x, log_slope = _straight((z - b) * (-a).exp(), lambda y: self._quantile(y, params))
-        return x, log_slope - a
-
-    def _quantile(self, y, params):
-        """The x with logit F(x) = y, and ln dx/dy."""
-        log_weights, means, log_scales, a, _ = self._unpack(params)
-        ends = (means + log_scales.exp() * y[..., None]).detach()
+        log_weights, means, log_scales, a, b = self._unpack(params)
+        y = (tame(z) - b) * (-a).exp()
+        ends = means + log_scales.exp() * y[..., None]
         low, high = ends.amin(-1), ends.amax(-1)
         slack = 1e-3 * (1 + low.abs() + high.abs())  # for rounding
-        x = solve_monotone(self._logit_cdf, y, low - slack, high + slack, log_weights, means, log_scales)
-        return x, a - self.inverse(x, params)[1]
+        x = solve_monotone(self._logit_cdf, y, low - slack, high + slack, log_weights, means, log_scales,
+                           check=False)
+        return x, -self.inverse(x, params)[1]
 
     def inverse(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """z and ln dz/dx, elementwise."""
         log_weights, means, log_scales, a, b = self._unpack(params)
-
-        def whiten(x):
-            log_f, log_g, log_density = log_mixture_cdf(x, log_weights, means, log_scales)
-            return (log_f - log_g) * a.exp() + b, log_density - log_f - log_g + a
-
-        return _straight(x, whiten)
+        log_f, log_g, log_density = log_mixture_cdf(tame(x), log_weights, means, log_scales)
+        return (log_f - log_g) * a.exp() + b, log_density - log_f - log_g + a
