@@ -54,9 +54,9 @@ def summary(flow: nn.Module) -> str:
         <BLANKLINE>
         layer           latent  data  parameters
         StandardNormal          (2,)           0
-        Compose         (2,)    (2,)          84
-          Coupling      (2,)    (2,)          42
-          Coupling      (2,)    (2,)          42
+        Compose         (2,)    (2,)          68
+          Coupling      (2,)    (2,)          34
+          Coupling      (2,)    (2,)          34
         <BLANKLINE>
         Coupling: one pass of the network, both ways.
     """

@@ -30,7 +30,8 @@ class ImageCoupling(Halves):
         context_shape: (K,), or (K, H', W') for a context of images, averaged to this layer's size; in place of context_dim.
         net: "conv" (Glow's), "residual" (RealNVP's), "attention" (Flow++'s), or a function of ((C', H, W) that it reads, outputs,
             context_dim) that makes a module, which is called with x (..., C', H, W), and where there is one a context
-            (..., context_dim, H, W) that broadcasts against it, and gives (..., outputs, H, W). Second derivatives through "attention": see `nets.conv.GatedAttentionNet`.
+            (..., context_dim, H, W) that broadcasts against it, and gives (..., outputs, H, W).
+            Second derivatives through "attention": see `nets.conv.GatedAttentionNet`.
         blocks: Number of the network's blocks, which "conv" has not.
 
     Raises:
