@@ -141,7 +141,7 @@ def test_conditional_normal_is_a_normal():
 
 def test_a_flow_hands_its_context_to_its_base(tmp_path):
     context = torch.randn(7, 3, dtype=torch.float64)
-    for layer in (fl.Exp(), fl.Coupling(2, fl.Affine(), (8,), context_dim=3)):
+    for layer in (fl.Exp(), fl.Coupling(2, fl.Affine(), hidden=(8,), context_dim=3)):
         base = conditional()
         flow = fl.Flow(base, layer.double())
         x = flow.sample(5, context, temperature=0.5)

@@ -13,7 +13,7 @@ D = torch.float64
 def pair():
     """The same layers, none at its start, in an ordinary chain and in one that recomputes."""
     torch.manual_seed(0)
-    layers = [fl.Coupling(2, fl.Affine(), (8,), swap=k % 2 == 1) for k in range(2)]
+    layers = [fl.Coupling(2, fl.Affine(), hidden=(8,), swap=k % 2 == 1) for k in range(2)]
     layers += [fl.ActNorm(2), fl.Linear([[2.0, 1.0], [0.0, 1.0]])]
     ordinary = fl.Compose(*layers).double()
     for p in ordinary.parameters():
@@ -59,7 +59,7 @@ def test_layers_that_differ_the_second_time_are_refused(make, words):
 
 
 def test_batch_statistics_inside_a_network_are_refused():
-    layer = fl.Coupling(2, fl.Affine(), (8,))
+    layer = fl.Coupling(2, fl.Affine(), hidden=(8,))
     layer.net.layers.insert(1, nn.BatchNorm1d(8))
     with pytest.raises(ValueError, match="BatchNorm1d"):
         fl.Reversible(layer)

@@ -152,7 +152,7 @@ def test_parameters_of_bijections_do_not_decay():
 
     shape = (4, 4, 4)
     flow = Flow(StandardNormal(4), Compose(Planar(4), Householder(4, 2), Elementwise(4, RationalQuadraticSpline()),
-                                           Rotation(4), Coupling(4, Affine(), (8,))))
+                                           Rotation(4), Coupling(4, Affine(), hidden=(8,))))
     images = Flow(StandardNormal(*shape), Compose(ActNorm(shape), InvertibleConv1x1(shape),
                                                   ImageCoupling(shape, Affine(), 8)))
     for model, x in ((flow, torch.randn(20, 4)), (images, torch.randn(20, *shape))):

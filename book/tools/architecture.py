@@ -16,7 +16,7 @@ from setup_cell import address
 
 # The floors from the ground up: what a folder or a module stands on is further up in this list.
 FLOORS = {
-    "The contract": ("atomic", "arguments", "likeness", "saving", "numerics", "seeds", "core", "bases", "reversible",
+    "The contract": ("atomic", "arguments", "likeness", "saving", "numerics", "seeds", "describe", "core", "bases", "reversible",
                      "checks", "maps", "recipes", "command"),
     "Maps of one number, networks": ("elementwise", "nets"),
     "Layers": ("finite", "coupling", "images"),

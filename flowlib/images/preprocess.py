@@ -39,4 +39,4 @@ def preprocessing(name: str | float, ndim: int = 3) -> list[Bijection]:
     alpha = 0.05 if name == "logit" else name
     if isinstance(alpha, str) or not 0 < alpha < 0.5:
         raise ValueError(f'preprocess is "scale", "centre", "logit" or a number alpha in (0, 1/2), got {name!r}')
-    return [Inverse(Logit(alpha, ndim))]
+    return [Inverse(Logit(alpha, ndim=ndim))]
