@@ -240,7 +240,7 @@ def system(number, *arguments):
 def f():
 """
 FORBIDDEN = {  # what no namespace holds: each gives EPERM
-    "a process": "tried(os.fork)", "a process by another name": "tried(lambda: os.posix_spawn('/bin/true', ['true'], {}))",
+    "a process": "tried(os.fork)", "a process by another name": "tried(lambda: os.posix_spawn('/bin/true', ['true'], {{}}))",
     "the internet": "tried(lambda: socket.socket(socket.AF_INET).close())", "vsock": "tried(lambda: socket.socket(40).close())",
     "a file in memory": "tried(lambda: os.memfd_create('x'))", "shared memory": "system({shmget}, 0, 4096, 0o1600)",
     "a key": "system({add_key}, b'user', b'note', b'x', 1, -3)", "a keyring": "system({keyctl}, 1, None)",
