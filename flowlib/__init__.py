@@ -2,7 +2,7 @@
 from typing import TYPE_CHECKING
 
 from . import checks, data, numerics, vae
-from .bases import GaussianMixture, StandardLogistic, StandardNormal, Uniform
+from .bases import Base, ConditionalNormal, GaussianMixture, StandardLogistic, StandardNormal, Uniform
 from .core import Bijection, Compose, Flow, Inverse, InversionError, load, save
 from .coupling.flowpp import FlowPlusPlus
 from .coupling.glow import Glow
@@ -30,6 +30,7 @@ from .images.squeeze import Squeeze, checkerboard
 from .images.variational import VariationalDequantize
 from .maps import AffineMap, Exp, InverseCDF, Linear, Logit, Permutation, Rotation
 from .reversible import Reversible
+from .saving import check_saveable
 from .teach import targets
 from .teach.volumes import parallelepiped_volume, volume_by_counting
 
@@ -39,14 +40,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "ActNorm", "Additive", "Affine", "AffineMap", "BatchNorm", "Bijection", "Compose", "ConvexLinearIAF", "Coupling",
-    "Dequantize", "DiagonalScale", "Elementwise", "Exp", "Flow", "FlowPlusPlus", "GaussianMixture", "Glow",
-    "Householder", "ImageCoupling", "Inverse", "InverseCDF", "InversionError", "InvertibleConv1x1", "Linear",
-    "LinearIAF", "LogisticMixtureCDF", "Logit", "MultiScale", "NICE", "NSF", "Permutation", "Pixels", "Planar",
-    "Radial", "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "Reversible", "Rotation", "Squeeze",
-    "StandardLogistic", "StandardNormal", "Sylvester", "Uniform", "VariationalDequantize", "bits_per_dim",
-    "checkerboard", "checks", "data", "importance", "latents", "load", "numerics", "parallelepiped_volume",
-    "save", "scale_shapes", "targets", "vae", "volume_by_counting",
+    "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "Bijection", "Compose", "ConditionalNormal",
+    "ConvexLinearIAF", "Coupling", "Dequantize", "DiagonalScale", "Elementwise", "Exp", "Flow", "FlowPlusPlus",
+    "GaussianMixture", "Glow", "Householder", "ImageCoupling", "Inverse", "InverseCDF", "InversionError",
+    "InvertibleConv1x1", "Linear", "LinearIAF", "LogisticMixtureCDF", "Logit", "MultiScale", "NICE", "NSF",
+    "Permutation", "Pixels", "Planar", "Radial", "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape",
+    "Reversible", "Rotation", "Squeeze", "StandardLogistic", "StandardNormal", "Sylvester", "Uniform",
+    "VariationalDequantize", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "importance",
+    "latents", "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "targets", "vae",
+    "volume_by_counting",
 ]
 
 

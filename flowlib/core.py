@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from .arguments import number_of_draws
 from .saving import Recorded, load, save
 
 __all__ = ["Bijection", "Compose", "Flow", "Inverse", "InversionError", "load", "save"]
@@ -68,7 +69,9 @@ def _checked(method, inverse: bool):
 
 
 class InversionError(RuntimeError):
-    """An iterative inverse did not reach its tolerance; the message gives the residual."""
+    """A search found no root where one must be: its bracket holds none, or its steps were too few. The message gives the
+    residual. `numerics.solve_monotone` raises it; the layers' own brackets always hold a root, and a NaN among many rows stays
+    a NaN in its row, so `Flow.log_prob` does not."""
 
 
 class Bijection(nn.Module, metaclass=Recorded):
@@ -199,7 +202,7 @@ def _outer_shape(parts, side):
 
 def shared_context(parts) -> tuple[int, ...] | None:
     """The context shape of what reads one context together; ValueError where the parts ask for different ones."""
-    shapes = sorted({part.context_shape for part in parts} - {None})
+    shapes = sorted({getattr(part, "context_shape", None) for part in parts} - {None})
     if len(shapes) > 1:
         raise ValueError(f"all parts share one context, but ask for shapes {', '.join(map(str, shapes))}")
     return shapes[0] if shapes else None
@@ -298,7 +301,7 @@ class Flow(nn.Module, metaclass=Recorded):
     Calling the module is `log_prob`, so that it can be wrapped (compiled, distributed) like any other.
 
     Args:
-        base: The distribution of z, from `flowlib.bases`.
+        base: The distribution of z, from `flowlib.bases`. One with a `context_shape` reads the flow's context too.
         bijection: The map from z to x.
 
     Raises:
@@ -318,6 +321,7 @@ class Flow(nn.Module, metaclass=Recorded):
             wanted = bijection.latent_shape or f"{bijection.latent_ndim} axes"
             raise ValueError(f"the base has events of shape {tuple(base.event_shape)}, {type(bijection).__name__} needs {wanted}")
         self.base, self.bijection = base, bijection
+        self.context_shape = shared_context((bijection, base))
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -344,7 +348,7 @@ class Flow(nn.Module, metaclass=Recorded):
         self._unused(context)
 
     def _unused(self, context):
-        if context is not None and self.bijection.context_shape is None:
+        if context is not None and self.context_shape is None:
             raise ValueError("a context was given, but no part of this flow was built with context_dim or context_shape")
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -355,37 +359,49 @@ class Flow(nn.Module, metaclass=Recorded):
         self._check(x, context, self.event_shape)
         if not x.is_floating_point():  # pixels
             z, log_det = self.bijection.inverse(x, context)
-            return self.base.log_prob(z) + log_det
+            return self.base.log_prob(z, **self._for_base(context)) + log_det
         # Infinity is no point of R^D: density zero, whatever the layers would make of it. NaN stays NaN, to be seen.
         largest = x.detach().abs().amax(tuple(range(-self.bijection.event_ndim, 0)))
         z, log_det = self.bijection.inverse(x.nan_to_num(torch.nan, 0.0, 0.0), context)
-        log_p = self.base.log_prob(z) + log_det
+        log_p = self.base.log_prob(z, **self._for_base(context)) + log_det
         return log_p.masked_fill(largest == torch.inf, -torch.inf)
 
     forward = log_prob
 
     def _latent_batch(self, n, context):
         """The batch axes of n draws: (n,), or (n, B) for a context of B rows."""
-        if isinstance(n, bool) or not hasattr(n, "__index__") or n < 0:
-            raise ValueError(f"the number of draws is an integer that is not negative, got {n!r}")
+        n = number_of_draws(n)
         self._unused(context)
-        if self.bijection.context_shape is None:
-            return (int(n),)
+        if self.context_shape is None:
+            return (n,)
         if context is None:
-            raise ValueError(f"this flow was built with context_shape={self.bijection.context_shape} and needs a context")
+            raise ValueError(f"this flow was built with context_shape={self.context_shape} and needs a context")
         check_tensor(context, "this flow", what="a context")
-        return (int(n), *self.bijection.context_batch(context))
+        return (n, *context.shape[: max(context.ndim - len(self.context_shape), 0)])
+
+    def _for_base(self, context, generator=None):
+        """Further arguments of the base's methods: only a base that reads a context is given one."""
+        reads = getattr(self.base, "context_shape", None) is not None
+        return ({"context": context} if reads else {}) | ({} if generator is None else {"generator": generator})
 
     @torch.no_grad()
-    def sample(self, n: int, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+    def sample_latent(self, n: int, context: Tensor | None = None, temperature: float = 1.0,
+                      generator: torch.Generator | None = None) -> Tensor:
+        """n draws of the base, which `decode` makes data of; arguments and batch axes as for `sample`."""
+        return self.base.sample(self._latent_batch(n, context), temperature, **self._for_base(context, generator))
+
+    @torch.no_grad()
+    def sample(self, n: int, context: Tensor | None = None, temperature: float = 1.0,
+               generator: torch.Generator | None = None) -> Tensor:
         """n draws without gradient: (n, *event), or (n, B, *event) for a context of B rows. One `forward`.
 
-        `temperature` scales the base's deviation from its centre (Gaussian and logistic bases only).
+        `temperature` scales the base's deviation from its centre (Gaussian and logistic bases only). The base draws by
+        `generator` (on its device) where one is given, else by torch's own.
         """
-        z = self.base.sample(self._latent_batch(n, context), temperature)
-        return self.bijection(z, context)[0]
+        return self.bijection(self.sample_latent(n, context, temperature, generator), context)[0]
 
-    def rsample_and_log_prob(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def rsample_and_log_prob(self, n: int, context: Tensor | None = None,
+                             generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """n reparameterised draws and their log-densities (nats) in one `forward`, for variational inference.
 
         Raises:
@@ -393,9 +409,9 @@ class Flow(nn.Module, metaclass=Recorded):
         """
         if not self.exact:
             raise TypeError(f"the likelihood of this flow is a {self.likelihood}: its samples have no exact log-density")
-        z = self.base.rsample(self._latent_batch(n, context))
+        z = self.base.rsample(self._latent_batch(n, context), **self._for_base(context, generator))
         x, log_det = self.bijection(z, context)
-        return x, self.base.log_prob(z) - log_det
+        return x, self.base.log_prob(z, **self._for_base(context)) - log_det
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The latent of x."""

@@ -64,7 +64,8 @@ def solve_monotone(f: Callable, y: Tensor, low: Tensor | float, high: Tensor | f
         params: What f takes beside x.
         steps: Evaluations of f in the search; by default 64 for float64 and 40 for float32.
         check: Whether to look at the residuals, which makes the host wait once for a GPU. Under `vmap` and `torch.compile`
-            no number can be looked at, and a bracket without a root gives one of its ends.
+            no number can be looked at, and a bracket without a root gives one of its ends. (Compiled, the search itself is a
+            break in the graph: `fullgraph=True` refuses it.)
 
     Returns:
         x, of y's shape; y itself where y is not finite (NaN stays NaN).
@@ -81,8 +82,7 @@ def solve_monotone(f: Callable, y: Tensor, low: Tensor | float, high: Tensor | f
     target = constant.masked_fill(~finite, 0.0)
     low, high = (torch.as_tensor(end, dtype=y.dtype, device=y.device).detach().expand(y.shape).masked_fill(~finite, 0.0)
                  for end in (low, high))
-    with torch.no_grad():
-        x = _bracketed_newton(f, target, low, high, steps or (64 if y.dtype == torch.float64 else 40), params).detach()
+    x = _bracketed_newton(f, target, low, high, steps or (64 if y.dtype == torch.float64 else 40), params).detach()
     value, slope = f(x, *params)
     if check:
         _raise_without_root(value.detach() - target, slope.detach() * x, target)
@@ -96,6 +96,8 @@ def solve_monotone(f: Callable, y: Tensor, low: Tensor | float, high: Tensor | f
     return torch.where(finite, x, constant)
 
 
+@torch.compiler.disable  # unrolled, 40 steps a layer would take minutes to compile
+@torch.no_grad()
 def _bracketed_newton(f, y, low, high, steps, params):
     x = torch.lerp(low, high, 0.5)
     last = high - low  # length of the step before

@@ -214,3 +214,51 @@ def test_a_full_covariance_from_a_diagonal_one():
 def test_what_does_not_fit_is_refused(broken):
     with pytest.raises(ValueError):
         broken()
+
+
+@pytest.mark.parametrize("size", [1e-38, 1e-22, 1e20, 1e38])
+@pytest.mark.parametrize("make", [lambda: fl.Householder(3, 2), lambda: fl.Sylvester(3, 3), lambda: fl.Sylvester(3, 3, "householder")],
+                         ids=["Householder", "Sylvester", "Sylvester householder"])
+def test_reflections_of_vectors_whose_squares_under_or_overflow(make, size):
+    f = make()
+    vectors = f.vectors if isinstance(f, fl.Householder) else f.params[: f.sizes[0]].unflatten(0, (-1, 3))
+    with torch.no_grad():
+        matrix = f._terms(f.params).q if isinstance(f, fl.Sylvester) else f(torch.eye(3))[0]
+        vectors.mul_(size)
+        scaled = f._terms(f.params).q if isinstance(f, fl.Sylvester) else f(torch.eye(3))[0]
+    assert (scaled - matrix).abs().max() < 2e-6 and (scaled @ scaled.mT - torch.eye(3)).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("x", [2e19, 1e30])
+def test_radial_where_a_square_overflows(x):
+    f = fl.Radial(2)
+    z, log_det = f.inverse(torch.tensor([[x, x]]))
+    again, forward_log_det = f(z)
+    assert torch.allclose(log_det, -forward_log_det) and log_det.abs() < 1  # far away it is a translation
+    assert x > 1e28 or torch.allclose(again, torch.tensor([[x, x]]))
+    assert not fl.Flow(fl.StandardNormal(2), f).log_prob(torch.tensor([x, x])).isnan()
+
+
+HALF = pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
+
+
+@HALF
+@pytest.mark.parametrize("name", [*MAKERS, "Rotation", "Linear"])
+def test_half_precision_is_single_precision_rounded(name, dtype):
+    make = MAKERS.get(name) or {"Rotation": fl.Rotation, "Linear": lambda d: fl.Linear(torch.eye(d) + 0.2 * torch.ones(d, d))}[name]
+    f = make(3).to(dtype)
+    x = torch.randn(20, 3).to(dtype)
+    rounded = [f(x), f.inverse(x)]
+    exact = f.float()
+    for (value, log_det), (wanted, wanted_log_det) in zip(rounded, (exact(x.float()), exact.inverse(x.float()))):
+        assert value.dtype == log_det.dtype == dtype
+        eps = torch.finfo(dtype).eps * (20 if name == "Rotation" else 1)  # its matrix is rounded before the product
+        assert torch.allclose(value.float(), wanted, rtol=eps, atol=eps)
+        assert torch.allclose(log_det.float(), wanted_log_det, rtol=eps, atol=eps)
+
+
+def test_amortised_parameters_start_near_the_static_ones():
+    """A tenth of torch's own law for the weights, and the static start as bias."""
+    torch.manual_seed(0)
+    f = fl.Planar(200, context_dim=4)
+    assert 0.09 * 0.5 < f.linear.weight.abs().max() <= 0.1 * 0.5 and f.linear.bias.std().item() == pytest.approx(200**-0.5, rel=0.2)

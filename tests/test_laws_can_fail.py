@@ -1,4 +1,6 @@
 """Negative controls: for each kind of error that flow code is known for, a map that has it, and the law that sees it."""
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -99,6 +101,20 @@ class BreaksAboveTwo(fl.Coupling):
         params = kept.new_ones(*moved.shape, self.elementwise.n_params)
         moved, log_slope = g(moved, params)
         return torch.cat([kept, moved], -1), log_slope.sum(-1)
+
+
+class KeepsItsShiftElsewhere(fl.Bijection):
+    shifts = weakref.WeakKeyDictionary()
+
+    def __init__(self):
+        super().__init__()
+        self.shifts[self] = torch.randn(())
+
+    def forward(self, z, context=None):
+        return z + self.shifts[self], z.new_zeros(z.shape[:-1])
+
+    def inverse(self, x, context=None):
+        return x - self.shifts[self], x.new_zeros(x.shape[:-1])
 
 
 class ForgetsItsPermutation(fl.Bijection):
@@ -236,9 +252,15 @@ def test_a_permutation_outside_the_state():
 def test_a_permutation_outside_the_file():
     flow = fl.Flow(fl.Uniform(torch.arange(3.0).double(), torch.arange(3.0).double() + 1), ForgetsItsPermutation())
     x = flow.sample(8)
-    with pytest.raises(AssertionError):
+    with pytest.raises(TypeError, match="order"):  # saving sees an attribute
         for _ in range(5):  # one draw in six is the same order
             laws.save_and_load(flow, x)
+
+
+def test_a_number_outside_the_object():
+    flow = fl.Flow(fl.StandardNormal(3).double(), KeepsItsShiftElsewhere())
+    with pytest.raises(AssertionError):
+        laws.save_and_load(flow, Z)
 
 
 def test_a_density_that_does_not_integrate_to_one():

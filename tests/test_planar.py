@@ -84,3 +84,18 @@ def test_inverse_has_the_gradient_of_the_inverse_map():
 def test_no_dimension():
     with pytest.raises(ValueError, match="dim"):
         fl.Planar(0)
+
+
+@pytest.mark.parametrize("w", [1e-22, 1e-10, 1e10, 1e20])
+def test_weights_whose_squares_under_or_overflow(w):
+    """w.u_hat > -1 still, so the map is one to one: along the w axis x increases with z, by no less than its log-det says."""
+    f = planar([-3.0 / w if w > 1 else -3.0, 0.5], [w, 0.0], 0.3, torch.float32)
+    u_hat, w_, _, root = f._terms(f.params)
+    t = f.params[0] * f.params[2]
+    assert (w_ @ u_hat).item() == pytest.approx(0.0 if w < 1e-19 else F.softplus(t).item() - 1, abs=1e-5)
+    z = torch.randn(50, 2) / max(w, 1.0)
+    x, log_det = f(z)
+    again = f(f.inverse(x)[0])[0]
+    assert log_det.isfinite().all() and (again - x).abs().max() <= 1e-5 * x.abs().max()
+    f(z)[0].sum().backward()
+    assert f.params.grad.isfinite().all()

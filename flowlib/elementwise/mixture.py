@@ -4,7 +4,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..numerics import log_mixture_cdf, solve_monotone
+from ..numerics import log_mixture_cdf, solve_monotone, tame
 from ..saving import Recorded
 
 __all__ = ["LogisticMixtureCDF"]
@@ -20,8 +20,9 @@ class LogisticMixtureCDF(metaclass=Recorded):
     density.
 
     $\operatorname{logit} F = \ln F - \ln(1-F)$ is computed from the two logarithms, so that it neither saturates nor cancels in a
-    tail. Log-scales are bounded by 2 and a by 1/2, so that deep flows stay finite both ways. Cost: O(K) in `inverse` (density); a root search, some 40 times as much, in `forward`
-    (sampling), whose bracket is exact: $\min_k$ and $\max_k$ of $\mu_k + s_k y$ hold the root of $\operatorname{logit} F(x) = y$.
+    tail. Log-scales are bounded by 2 and a by 1/2, so that deep flows stay finite both ways. Cost: O(K) in `inverse` (density);
+    a root search, some 40 times as much, in `forward` (sampling), whose bracket is exact: $\min_k$ and $\max_k$ of $\mu_k +
+    s_k y$ hold the root of $\operatorname{logit} F(x) = y$.
 
     Args:
         components: K. The map takes 3K + 2 parameters: log-weights, means, log-scales, a and b. Means are offset by K places
@@ -59,15 +60,16 @@ class LogisticMixtureCDF(metaclass=Recorded):
     def forward(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """x and ln dx/dz, elementwise."""
         log_weights, means, log_scales, a, b = self._unpack(params)
-        y = (z - b) * (-a).exp()
-        ends = (means + log_scales.exp() * y[..., None]).detach()
+        y = (tame(z) - b) * (-a).exp()
+        ends = means + log_scales.exp() * y[..., None]
         low, high = ends.amin(-1), ends.amax(-1)
         slack = 1e-3 * (1 + low.abs() + high.abs())  # for rounding
-        x = solve_monotone(self._logit_cdf, y, low - slack, high + slack, log_weights, means, log_scales)
+        x = solve_monotone(self._logit_cdf, y, low - slack, high + slack, log_weights, means, log_scales,
+                           check=False)
         return x, -self.inverse(x, params)[1]
 
     def inverse(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """z and ln dz/dx, elementwise."""
         log_weights, means, log_scales, a, b = self._unpack(params)
-        log_f, log_g, log_density = log_mixture_cdf(x, log_weights, means, log_scales)
+        log_f, log_g, log_density = log_mixture_cdf(tame(x), log_weights, means, log_scales)
         return (log_f - log_g) * a.exp() + b, log_density - log_f - log_g + a

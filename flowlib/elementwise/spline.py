@@ -18,7 +18,9 @@ class RationalQuadraticSpline(metaclass=Recorded):
 
     $$x = x_k + h_k \frac{s\theta^2 + d_k\theta(1-\theta)}{s + (d_{k+1} + d_k - 2s)\theta(1-\theta)}$$
 
-    The inverse solves a quadratic, in the form that does not cancel. Cost: O(bins) both ways.
+    This is the textbook form, the paper's equation 4; the code computes the same piece as interpolations between slopes (de
+    Casteljau's scheme), which adds positive terms only, where the textbook form subtracts. The tests compare the two. The
+    inverse solves the paper's quadratic (equations 6-8), in the form that does not cancel. Cost: O(bins) both ways.
 
     Args:
         bins: K. The map takes 3K - 1 parameters: K widths, K heights, K - 1 inner slopes.
@@ -71,7 +73,8 @@ class RationalQuadraticSpline(metaclass=Recorded):
         slopes d0, s, d1, it adds positive terms only."""
         a, b = torch.lerp(d0, s, theta), torch.lerp(s, d1, theta)
         below = torch.lerp(b, a, theta)
-        return theta * a / below, ((s / below) ** 2 * torch.lerp(a, b, theta)).log()
+        ratio = s / below
+        return theta * a / below, (ratio * (ratio * torch.lerp(a, b, theta))).log()  # in this order nothing underflows
 
     def forward(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """x and ln dx/dz, elementwise."""

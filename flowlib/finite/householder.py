@@ -12,7 +12,7 @@ __all__ = ["Householder", "compact", "reflect"]
 def compact(vectors: Tensor) -> tuple[Tensor, Tensor]:
     r"""V and W, (..., T, D) each, with $x^\top H_1 \cdots H_T = x^\top - x^\top V^\top W$ for the reflections of T vectors.
 
-    The compact WY form (Schreiber and Van Loan 1989, doi:10.1137/0910005). For unit vectors, the rows of V, $H_1 \cdots H_T = I - 2 V^\top U^{-1} V$ with U upper triangular, $U_{ii} = 1$ and $U_{ij} =
+    The compact WY form (Schreiber and Van Loan, 1989). For unit vectors, the rows of V, $H_1 \cdots H_T = I - 2 V^\top U^{-1} V$ with U upper triangular, $U_{ii} = 1$ and $U_{ij} =
     2\, v_i \cdot v_j$: two matrix products for all T reflections, in place of T passes over the data.
     """
     v = unit(vectors)

@@ -84,10 +84,10 @@ class Sylvester(Conditioned):
     def _terms(self, params: Tensor) -> Terms:
         q, triangles, b = params.split_with_sizes(self.sizes, -1)
         if self.variant == "triangular":
-            q = self.frame
+            q = self.frame.to(params.dtype)
         else:
             v, w = compact(q.unflatten(-1, (-1, self.dim)))
-            rows = self.frame.mT.to(v.dtype)  # (M, D)
+            rows = self.frame.mT.to(params.dtype)  # (M, D)
             q = (rows - (rows @ v.mT) @ w).mT
         m, flat = self.hidden, triangles.unflatten(-1, (2, -1))
         full = flat.new_zeros(*flat.shape[:-1], m * m).index_copy(-1, self.upper, flat).unflatten(-1, (m, m))

@@ -136,6 +136,8 @@ class BatchNorm(_PerChannel):
         [[-0.9999949932098389, -0.9999949932098389], [0.9999949932098389, 0.9999949932098389]]
     """
 
+    reads_batch = True  # in training a row's value depends on the others
+
     def __init__(self, shape: int | tuple[int, ...], momentum: float = 0.1, eps: float = 1e-5):
         super().__init__(shape)
         self.momentum, self.eps = momentum, eps

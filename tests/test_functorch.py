@@ -1,0 +1,83 @@
+"""torch.func, forward mode and torch.compile over the vector layers: what holds row by row holds under a transform."""
+import pytest
+import torch
+from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vmap
+
+import flowlib as fl
+
+D = torch.float64
+LAYERS = {
+    "Planar": lambda: fl.Planar(3), "Sylvester": lambda: fl.Sylvester(3, 2), "Radial": lambda: fl.Radial(3),
+    "Householder": lambda: fl.Householder(3, 2), "LinearIAF": lambda: fl.LinearIAF(3), "Rotation": lambda: fl.Rotation(3),
+    "mixture": lambda: fl.Elementwise(3, fl.LogisticMixtureCDF(3)),
+    "spline": lambda: fl.Elementwise(3, fl.RationalQuadraticSpline()),
+    "InverseCDF": lambda: fl.Inverse(fl.InverseCDF(torch.distributions.Normal(torch.zeros(3), torch.ones(3)))),
+}
+WAYS = pytest.mark.parametrize("way", ["density", "sampling"])  # each has the root search of some layer
+ALL = pytest.mark.parametrize("name", LAYERS)
+
+
+def flow_and_rows(name, way):
+    f = LAYERS[name]()
+    f = fl.Inverse(f) if way == "sampling" and name != "InverseCDF" else f
+    with torch.no_grad():
+        for p in f.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    return fl.Flow(fl.StandardNormal(3), f).double(), 0.9 * torch.rand(4, 3, dtype=D)
+
+
+@WAYS
+@ALL
+def test_transforms_agree_with_autograd(name, way):
+    flow, x = flow_and_rows(name, way)
+    log_p = flow.log_prob(x)
+    x = x.requires_grad_()
+    score = torch.autograd.grad(flow.log_prob(x).sum(), x, create_graph=True)[0]
+    second = torch.stack([torch.autograd.grad(score[:, i].sum(), x, retain_graph=True)[0] for i in range(3)], 1)
+    x, score, second = x.detach(), score.detach(), second.detach()
+    v = torch.randn(3, dtype=D)
+    assert torch.allclose(vmap(flow.log_prob)(x), log_p)
+    assert torch.allclose(vmap(grad(flow.log_prob))(x), score)
+    assert torch.allclose(jvp(flow.log_prob, (x[0],), (v,))[1], score[0] @ v)
+    assert torch.allclose(vmap(hessian(flow.log_prob))(x), second)
+    assert torch.allclose(jacrev(jacrev(flow.log_prob))(x[0]), second[0])
+    assert torch.allclose(jacfwd(flow.encode)(x[0]), fl.checks.jacobian(flow.encode, x)[0])
+
+
+@WAYS
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != "InverseCDF"])  # which has no parameters
+def test_gradients_of_every_row(name, way):
+    flow, x = flow_and_rows(name, way)
+    params = {k: v.detach() for k, v in flow.named_parameters()}
+    rows = vmap(grad(lambda p, row: functional_call(flow, p, (row,))), (None, 0))(params, x)
+    for i, row in enumerate(x):
+        flow.zero_grad()
+        flow.log_prob(row).backward()
+        assert all(torch.allclose(rows[k][i], p.grad) for k, p in flow.named_parameters())
+
+
+@pytest.mark.parametrize("name, way", [("Planar", "density"), ("Sylvester", "density"), ("mixture", "sampling")])
+def test_root_searches_compile(name, way):
+    """With one break in the graph each, for the search."""
+    torch._dynamo.reset()
+    flow, x = flow_and_rows(name, way)
+    compiled = torch.compile(flow, backend="eager")
+    assert torch.allclose(compiled(x), flow.log_prob(x))
+    params = list(flow.parameters())
+    for a, b in zip(*(torch.autograd.grad(method(x).sum(), params) for method in (compiled, flow.log_prob))):
+        assert torch.allclose(a, b)
+
+
+@pytest.mark.parametrize("name", ["Planar", "mixture"])
+def test_third_derivatives_through_a_root(name):
+    """Those of a Hessian's trace with respect to a parameter, as score matching takes them: against differences."""
+    flow, x = flow_and_rows(name, "density" if name == "Planar" else "sampling")
+    params = {k: v.detach() for k, v in flow.named_parameters()}
+    key, value = next(iter(params.items()))
+
+    def trace(p):
+        return hessian(lambda row: functional_call(flow, {**params, key: p}, (row,)))(x[0]).trace()
+
+    step = torch.randn_like(value)
+    difference = (trace(value + 1e-5 * step) - trace(value - 1e-5 * step)) / 2e-5
+    assert (grad(trace)(value) * step).sum().item() == pytest.approx(difference.item(), rel=1e-5)
