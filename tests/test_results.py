@@ -15,7 +15,7 @@ from results import read  # noqa: E402
 
 from flowlib import bits_per_dim, data, load  # noqa: E402
 from flowlib.images import dequantize  # noqa: E402
-from flowlib.evaluate import report  # noqa: E402
+from flowlib.evaluate import bits  # noqa: E402
 
 FILES = sorted(results.RESULTS.glob("*.json"))
 SCHEMA = {"section": str, "name": str, "note": str, "unit": str, "bound": bool, "value": float, "spread": float,
@@ -78,7 +78,7 @@ def test_a_shipped_model_is_that_of_its_row(name):
     assert evaluation["float32"]["wrong_pixels"] == evaluation["float64"]["wrong_pixels"] == 0 and evaluation["float32"]["error"] < 1e-4
     small = metrics["data"] if metrics["data"] == "digits" else f"{metrics['data']}-small"
     x = data.load(small, "test").x[::5]  # the first images of each class of the same test set
-    assert report.flow_bits(load(folder), x) == pytest.approx(result["values"][0], abs=0.2)
+    assert bits(load(folder), x)[0] == pytest.approx(result["values"][0], abs=0.2)
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])

@@ -1,7 +1,7 @@
 """`python -m flowlib.train --model realnvp --data mnist --out runs/mnist`: train a flow on images and report.
 
-Into the folder go the model (`flowlib.load` reads it), `metrics.json`, `samples.png`, `loss.png`, and `progress/`: samples and
-reconstructions at every validation. `python -m flowlib.evaluate runs/mnist` measures more closely. Under
+Into the folder go the model (`flowlib.load` reads it), `metrics.json`, `samples.png`, `loss.png`, and `progress/`:
+samples and reconstructions at every validation. `python -m flowlib.evaluate runs/mnist` measures more closely. Under
 `accelerate launch -m flowlib.train ...` or `torchrun -m flowlib.train ...` the same runs in several processes.
 """
 from __future__ import annotations
@@ -34,14 +34,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     models = recipes()
     flat = ", ".join(name for name, recipe in models.items() if recipe.over == "vectors")
     parser = Parser(
-        prog="python -m flowlib.train", description="Train a flow on images and report bits per dimension beside two baselines.",
-        epilog="What is not given is as the config says: see RECIPES in the file of each model, as flowlib/coupling/glow.py.")
+        prog="python -m flowlib.train",
+        description="Train a flow on images and report bits per dimension beside two baselines.",
+        epilog="What is not given is as the config says: RECIPES in each model's file, as flowlib/coupling/glow.py.")
     add = parser.add_argument
-    add("--model", required=True, choices=models, help=f"over all pixels as one vector: {flat}; the others are made for images")
-    add("--data", required=True, metavar="{" + ",".join(data.READERS) + ",PATH}", help="a data set, or any folder of images")
+    add("--model", required=True, choices=models,
+        help=f"over all pixels as one vector: {flat}; the others are made for images")
+    add("--data", required=True, metavar="{" + ",".join(data.READERS) + ",PATH}",
+        help="a data set, or any folder of images")
     add("--out", required=True, type=folder, help="a new folder for the model, metrics.json and pictures")
-    add("--config", choices=("small", "paper"), default="small", help="for two CPU cores (small, the default), or as in the model's "
-        f"paper, which {', '.join(name for name, recipe in models.items() if recipe.paper)} have")
+    add("--config", choices=("small", "paper"), default="small",
+        help="for two CPU cores (small, the default), or as in the model's paper, which "
+        f"{', '.join(name for name, recipe in models.items() if recipe.paper)} have")
     add("--levels", type=whole(2, 2**16), help="quantise the pixels to so many levels: 32 for 5-bit images")
     add("--size", type=whole(1), help="height and width of the images of a folder (32)")
     length = parser.add_mutually_exclusive_group()
@@ -53,7 +57,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--weight-decay", type=number(ends=True))
     add("--patience", type=whole(1), help="validations (40 in a run) without a better one before it stops")
     add("--seed", type=whole(0), default=0)
-    add("--hidden", type=whole(1, 2**16), nargs="+", help="widths of each network's hidden layers; for images one number of channels")
+    add("--hidden", type=whole(1, 2**16), nargs="+",
+        help="widths of each network's hidden layers; for images one number of channels")
     add("--layers", type=whole(1, 1000), help="number of flow layers; for images, of steps at each scale")
     add("--resume", action="store_true", help="go on with the run in --out, if there is one")
     add("--precision", choices=["bf16"], help="run the networks in bfloat16")
@@ -121,7 +126,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def watcher(args: argparse.Namespace, flow: Flow, val: data.Data) -> Callable[[int], None]:
-    """What `fit` calls on the way: one sheet a validation, always from the same noise, so that only the flow changes."""
+    """What `fit` calls on the way: one sheet a validation, always from the same noise: only the flow changes."""
 
     def watch(step: int) -> None:
         seed_all(args.seed, REPORT)
@@ -176,8 +181,9 @@ def finish(args: argparse.Namespace, flow: Flow, history: History, run: dict, tr
             pictures.draw_samples(args.out / "samples.png", test.x[:100], flow.sample(100).cpu(), train.levels,
                                   (f"{args.data}: test images", title), made)
         ended = "stopped early" if history.stopped == "early" else history.stopped
-        print(f"{args.model} on {args.data}: {parameters:,} parameters, {len(history.loss)} steps in {history.seconds:.0f} s, "
-              f"{images:,.0f} images/s ({history.device}), {ended}, best at step {history.best_step}")
+        print(f"{args.model} on {args.data}: {parameters:,} parameters, "
+              f"{len(history.loss)} steps in {history.seconds:.0f} s, {images:,.0f} images/s "
+              f"({history.device}), {ended}, best at step {history.best_step}")
         print(f"{'bits/dim':28}{'validation':>12}{'test':>12}")
         for name, row, bound in ((args.model, bits, sign), ("full-covariance Gaussian", gaussian, "<= "),
                                  ("independent histograms", histogram, "")):
@@ -185,9 +191,10 @@ def finish(args: argparse.Namespace, flow: Flow, history: History, run: dict, tr
     else:
         missing |= dict.fromkeys(("loss.png", "samples.png"), missing["metrics.json"])
     if missing:
-        why = "; ".join(f"{name} ({type(error).__name__}: {' '.join(str(error).split())})" for name, error in missing.items())
-        fail(f"training is done and the model is in {args.out}, but these could not be made: {why}. The same command with --resume "
-             "makes them", 1)
+        why = "; ".join(f"{name} ({type(error).__name__}: {' '.join(str(error).split())})"
+                        for name, error in missing.items())
+        fail(f"training is done and the model is in {args.out}, but these could not be made: {why}. "
+             "The same command with --resume makes them", 1)
     print(f"in {args.out}: model.safetensors, model.json, metrics.json, samples.png, loss.png, progress/")
 
 

@@ -66,8 +66,8 @@ def claimed(folder: Path | None, checkpoint: Path | None) -> Iterator[None]:
             stack.callback(_remove_empty, made)  # the last that is done: the lock is in there
             try:
                 stack.enter_context(locked(folder / LOCK))
-            except BlockingIOError as error:
-                raise BlockingIOError(error.errno, "another run is at work in this folder", str(folder)) from None
+            except BlockingIOError:
+                raise BlockingIOError(f"another run is at work in {folder}") from None
             if (folder / NAME).exists() != (checkpoint is not None):
                 raise FileExistsError(f"another run has begun in {folder} in the meantime")
             sweep(folder)
@@ -129,7 +129,7 @@ def load_run(path: Path, facts: dict, objective: nn.Module, optimizer, average: 
         if before != now:
             keys = [k for k in now if before.get(k) != now[k]] if isinstance(now, dict) and before else []
             change = ", ".join(f"{k} was {before.get(k)}, is {now[k]}" for k in keys) or f"was {before}, is {now}"
-            change = f": {change}" if len(change) < 200 else ""  # the structure of a model is long
+            change = f": {change}" if len(change) < 500 else ""  # the structure of a model is long
             raise ValueError(f"{path} belongs to a run with another {kind}{change}; a resumed run keeps them")
     groups: dict[str, dict] = {}
     for name, tensor in tensors.items():
@@ -144,7 +144,7 @@ def load_run(path: Path, facts: dict, objective: nn.Module, optimizer, average: 
         index, _, moment = name.partition(".")
         state.setdefault(int(index), {})[moment] = value
     weights = [p for group in optimizer.param_groups for p in group["params"]]
-    for index, moments in state.items():  # laid out in memory like the weights, as the fused optimizer takes for granted
+    for index, moments in state.items():  # laid out in memory like the weights, as the fused optimizer expects
         for name, value in moments.items():
             if isinstance(value, Tensor) and value.shape == weights[index].shape:
                 moments[name] = torch.empty_like(weights[index], device=value.device).copy_(value)
