@@ -11,8 +11,9 @@ from .coupling.nice import NICE
 from .coupling.nsf import NSF
 from .coupling.realnvp import RealNVP, RealNVPImage
 from .coupling.vector import Coupling
+from .describe import summary
 from .elementwise.affine import Additive, Affine
-from .elementwise.base import Elementwise
+from .elementwise.base import Elementwise, ElementwiseMap
 from .elementwise.mixture import LogisticMixtureCDF
 from .elementwise.spline import RationalQuadraticSpline
 from .evaluate import importance, latents
@@ -41,14 +42,14 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "Bijection", "Compose", "ConditionalNormal",
-    "ConvexLinearIAF", "Coupling", "Dequantize", "DiagonalScale", "Elementwise", "Exp", "Flow", "FlowPlusPlus",
-    "GaussianMixture", "Glow", "Householder", "ImageCoupling", "Inverse", "InverseCDF", "InversionError",
-    "InvertibleConv1x1", "Linear", "LinearIAF", "LogisticMixtureCDF", "Logit", "MultiScale", "NICE", "NSF",
-    "Permutation", "Pixels", "Planar", "Radial", "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape",
-    "Reversible", "Rotation", "Squeeze", "StandardLogistic", "StandardNormal", "Sylvester", "Uniform",
-    "VariationalDequantize", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "importance",
-    "latents", "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "targets", "vae",
-    "volume_by_counting",
+    "ConvexLinearIAF", "Coupling", "Dequantize", "DiagonalScale", "Elementwise", "ElementwiseMap", "Exp", "Flow",
+    "FlowPlusPlus", "GaussianMixture", "Glow", "Householder", "ImageCoupling", "Inverse", "InverseCDF",
+    "InversionError", "InvertibleConv1x1", "Linear", "LinearIAF", "LogisticMixtureCDF", "Logit", "MultiScale",
+    "NICE", "NSF", "Permutation", "Pixels", "Planar", "Radial", "RationalQuadraticSpline", "RealNVP",
+    "RealNVPImage", "Reshape", "Reversible", "Rotation", "Squeeze", "StandardLogistic", "StandardNormal",
+    "Sylvester", "Uniform", "VariationalDequantize", "bits_per_dim", "check_saveable", "checkerboard", "checks",
+    "data", "importance", "latents", "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "summary",
+    "targets", "vae", "volume_by_counting",
 ]
 
 

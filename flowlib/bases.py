@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 
 from .arguments import batch_shape, constants, holds
 from .core import check_tensor
+from .describe import call_text, recorded
 from .saving import Recorded
 
 __all__ = ["Base", "ConditionalNormal", "GaussianMixture", "StandardLogistic", "StandardNormal", "Uniform"]
@@ -45,6 +46,9 @@ class Base(nn.Module, metaclass=Recorded):
 
     event_shape: tuple[int, ...]
     context_shape: tuple[int, ...] | None = None
+
+    def __repr__(self) -> str:
+        return call_text(type(self).__name__, *recorded(self))
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats, of shape `z.shape[:-len(event_shape)]`; -inf outside the support."""

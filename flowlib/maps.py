@@ -43,7 +43,7 @@ class AffineMap(Bijection):
         (tensor([2.]), tensor(0.6931))
     """
 
-    def __init__(self, scale: float | Tensor, shift: float | Tensor = 0.0, ndim: int = 1):
+    def __init__(self, scale: float | Tensor, shift: float | Tensor = 0.0, *, ndim: int = 1):
         super().__init__()
         self.latent_ndim = self.event_ndim = ndim
         self.axes = tuple(range(-ndim, 0))
@@ -111,7 +111,7 @@ class Logit(Bijection):
         (tensor([0.]), tensor(1.3863))
     """
 
-    def __init__(self, alpha: float = 0.0, ndim: int = 1):
+    def __init__(self, alpha: float = 0.0, *, ndim: int = 1):
         super().__init__()
         if not 0 <= alpha < 0.5:
             raise ValueError(f"alpha must lie in [0, 1/2), got {alpha}")

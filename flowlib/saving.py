@@ -99,10 +99,18 @@ def _decode(value, tensors: dict[str, Tensor], modules: list[nn.Module | None]):
     cls, place = CLASSES[value["class"]], len(modules)
     if issubclass(cls, nn.Module):
         modules.append(None)  # its number is that of the place where its name stands, before its arguments'
-    made = cls(*[decode(v) for v in value["args"]], **{k: decode(v) for k, v in value["kwargs"].items()})
+    made = _made(cls, [decode(v) for v in value["args"]], {k: decode(v) for k, v in value["kwargs"].items()})
     if isinstance(made, nn.Module):
         modules[place] = made
     return made
+
+
+def _made(cls: type, args: list, kwargs: dict):
+    """Make an object by a call of any age: arguments that once were positional may take keywords only by now."""
+    _, *parameters = inspect.signature(cls.__init__).parameters.values()
+    if not any(p.kind is p.KEYWORD_ONLY for p in parameters) or len(args) > len(parameters):
+        return cls(*args, **kwargs)
+    return cls(**dict(zip((p.name for p in parameters), args)), **kwargs)
 
 
 def _build(call, tensors: dict[str, Tensor], dtype: torch.dtype, device: str) -> nn.Module:

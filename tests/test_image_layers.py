@@ -201,7 +201,7 @@ def test_layers_of_another_shape_are_refused():
 
 @pytest.mark.parametrize("mask, swap", [("channel", False), ("channel", True), ("checkerboard", False), ("checkerboard", True)])
 def test_what_a_mask_keeps_is_kept(mask, swap):
-    layer = fl.ImageCoupling((2, 4, 4), fl.Affine(), 8, mask, swap)
+    layer = fl.ImageCoupling((2, 4, 4), fl.Affine(), hidden=8, mask=mask, swap=swap)
     torch.nn.init.normal_(layer.net.body[-1].weight)
     z = torch.randn(3, 2, 4, 4)
     changed = layer(z)[0] != z
@@ -325,7 +325,7 @@ def test_learned_noise_is_a_density_on_its_cell():
 
 def test_reversible_gradients_are_ordinary_gradients():
     torch.manual_seed(0)
-    layers = [fl.Coupling(4, fl.Affine(), (16,), k % 2 == 1, context_dim=2) for k in range(6)] + [fl.Planar(4), fl.ActNorm(4)]
+    layers = [fl.Coupling(4, fl.Affine(), hidden=(16,), swap=k % 2 == 1, context_dim=2) for k in range(6)] + [fl.Planar(4), fl.ActNorm(4)]
     ordinary = fl.Compose(*layers).double()
     for p in ordinary.parameters():
         if not p.any():
@@ -347,7 +347,7 @@ def test_reversible_gradients_are_ordinary_gradients():
 def test_reversible_keeps_one_activation_however_deep():
     def kept(chain, depth):
         sizes = []
-        f = chain(*(fl.Coupling(8, fl.Affine(), (64,), k % 2 == 1) for k in range(depth)))
+        f = chain(*(fl.Coupling(8, fl.Affine(), hidden=(64,), swap=k % 2 == 1) for k in range(depth)))
         own = {p.data_ptr() for p in f.parameters()}
 
         def pack(t):

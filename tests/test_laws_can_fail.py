@@ -95,6 +95,10 @@ class NoisyInTraining(Twice):
 class BreaksAboveTwo(fl.Coupling):
     """A coupling whose second part is as long as the first, whatever D: right for D = 2, and for no odd D."""
 
+    def __init__(self, dim):
+        super().__init__(dim, fl.Affine())
+        self.event_shape = self.latent_shape = None  # or its own checks would see it
+
     def _move(self, value, context, g):
         cut = value.shape[-1] // 2
         kept, moved = value[..., :cut], value[..., cut : 2 * cut]
@@ -236,7 +240,7 @@ def test_cancelling_is_not_enough():
 
 
 def test_a_coupling_that_breaks_above_two_dimensions():
-    broken = lambda dim: BreaksAboveTwo(dim, fl.Affine()).double()  # noqa: E731
+    broken = lambda dim: BreaksAboveTwo(dim).double()  # noqa: E731
     laws.round_trip(laws.Case(broken(2), Z[:, :2]))
     with pytest.raises((AssertionError, RuntimeError)):
         laws.round_trip(laws.Case(broken(3), Z))
@@ -280,7 +284,7 @@ def test_a_layer_that_takes_any_input():
 
 class InfinityMinusInfinity(Twice):
     def inverse(self, x, context=None):
-        return x.square() - x.pow(4) / 2, super().inverse(x)[1]
+        return x.pow(4) - x.pow(5) / 2, super().inverse(x)[1]
 
 
 def test_a_large_input_that_gives_nan():

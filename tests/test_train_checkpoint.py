@@ -174,7 +174,7 @@ def test_running_moments_resume_bit_for_bit(tmp_path):
     """Batch normalisation changes buffers in every pass, also in the one that is made before anything is written."""
     def normalised():
         torch.manual_seed(4)
-        return Flow(StandardNormal(2), Compose(BatchNorm(2), Coupling(2, Affine(), (8,))))
+        return Flow(StandardNormal(2), Compose(BatchNorm(2), Coupling(2, Affine(), hidden=(8,))))
 
     for step, done in ((2, 0), (9, 8)):
         flow, out = normalised(), tmp_path / f"a{step}"

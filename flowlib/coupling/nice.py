@@ -35,9 +35,9 @@ class NICE(Flow):
         torch.Size([3, 4])
     """
 
-    def __init__(self, dim: int, layers: int = 4, hidden: tuple[int, ...] = (64, 64), context_dim: int | None = None,
+    def __init__(self, dim: int, *, layers: int = 4, hidden: tuple[int, ...] = (64, 64), context_dim: int | None = None,
                  alternate: bool = False):
-        couplings = [Coupling(dim, Additive(), hidden, swap=k % 2 == 1, context_dim=context_dim) for k in range(layers)]
+        couplings = [Coupling(dim, Additive(), hidden=hidden, swap=k % 2 == 1, context_dim=context_dim) for k in range(layers)]
         places = torch.arange(dim)  # the first half of the latent goes to the even places
         weave = [Permutation(torch.cat([places[::2], places[1::2]]).argsort())] if alternate else []
         super().__init__(StandardLogistic(dim), Compose(DiagonalScale(dim, std=math.pi / math.sqrt(3)), *couplings, *weave))

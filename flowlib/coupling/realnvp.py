@@ -35,8 +35,8 @@ class RealNVP(Flow):
         -1.8379
     """
 
-    def __init__(self, dim: int, layers: int = 8, hidden: tuple[int, ...] = (64, 64), context_dim: int | None = None):
-        couplings = [Coupling(dim, Affine(), hidden, swap=k % 2 == 1, context_dim=context_dim) for k in range(layers)]
+    def __init__(self, dim: int, *, layers: int = 8, hidden: tuple[int, ...] = (64, 64), context_dim: int | None = None):
+        couplings = [Coupling(dim, Affine(), hidden=hidden, swap=k % 2 == 1, context_dim=context_dim) for k in range(layers)]
         super().__init__(StandardNormal(dim), Compose(*couplings))
 
 
@@ -73,7 +73,7 @@ class RealNVPImage(Flow):
         torch.Size([3, 1, 8, 8])
     """
 
-    def __init__(self, shape: tuple[int, int, int], levels: int = 256, scales: int = 2, steps: int = 3, hidden: int = 32,
+    def __init__(self, shape: tuple[int, int, int], *, levels: int = 256, scales: int = 2, steps: int = 3, hidden: int = 32,
                  context_dim: int | None = None, norm: str = "act", save_memory: bool = False, blocks: int = 2,
                  context_shape: tuple[int, ...] | None = None, preprocess: str | float = "logit",
                  learn_prior: bool = True):
@@ -85,7 +85,7 @@ class RealNVPImage(Flow):
 
         def couplings(shape, mask):
             return chain(*(f for k in range(steps) for f in (
-                ImageCoupling(shape, Affine(), hidden, mask, swap=k % 2 == 1, net="residual", blocks=blocks,
+                ImageCoupling(shape, Affine(), hidden=hidden, mask=mask, swap=k % 2 == 1, net="residual", blocks=blocks,
                               context_shape=context_shape), normalise(shape))))
 
         body = MultiScale(shape, [couplings(s, "channel") for s in scale_shapes(shape, scales)],

@@ -91,7 +91,7 @@ class Dequantize(PixelNoise):
         tensor(-5.5452, dtype=torch.float64)
     """
 
-    def __init__(self, levels: int = 256, ndim: int = 3):
+    def __init__(self, levels: int = 256, *, ndim: int = 3):
         super().__init__(levels, ndim)
 
     def forward(self, z, context=None):

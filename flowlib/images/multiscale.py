@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..core import Bijection, Compose, shared_context
 from ..elementwise.affine import Affine
+from ..elementwise.base import LARGEST, arrange
 from ..nets.conv import ConvNet, at_pixels
 from .squeeze import Squeeze
 
@@ -69,7 +70,7 @@ class MultiScale(Bijection):
     event_ndim = 3
 
     def __init__(self, shape: tuple[int, int, int], layers: list[Bijection], before: list[Bijection] | None = None,
-                 hidden: int = 32, learn_prior: bool = True):
+                 *, hidden: int = 32, learn_prior: bool = True):
         super().__init__()
         shapes = scale_shapes(shape, len(layers))
         unsqueezed = unsqueezed_shapes(shape, len(layers))
@@ -100,8 +101,8 @@ class MultiScale(Bijection):
     def _params(self, k, kept, context):
         """Log-scale and shift of the half that left at scale k, given the half that went on and the context:
         (..., c, H, W, 2)."""
-        params = self.priors[k](kept, at_pixels(context, self.context_shape, kept.shape[-2:]))
-        return params.unflatten(-3, (-1, self.affine.n_params)).movedim(-3, -1).to(kept.dtype)
+        output = self.priors[k](kept.clamp(-LARGEST, LARGEST), at_pixels(context, self.context_shape, kept.shape[-2:]))
+        return arrange(output, self.affine.n_params, -3).to(kept.dtype)
 
     def forward(self, z, context=None):
         *finished, h = self.split(z)

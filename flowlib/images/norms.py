@@ -52,7 +52,7 @@ class DiagonalScale(_PerChannel):
         [1.0, 1.0]
     """
 
-    def __init__(self, dim: int | tuple[int, ...], std: float = 1.0):
+    def __init__(self, dim: int | tuple[int, ...], *, std: float = 1.0):
         super().__init__(dim)
         self.std = std
         self.log_scale = nn.Parameter(torch.zeros(self.per_channel))
@@ -138,7 +138,7 @@ class BatchNorm(_PerChannel):
 
     reads_batch = True  # in training a row's value depends on the others
 
-    def __init__(self, shape: int | tuple[int, ...], momentum: float = 0.1, eps: float = 1e-5):
+    def __init__(self, shape: int | tuple[int, ...], *, momentum: float = 0.1, eps: float = 1e-5):
         super().__init__(shape)
         self.momentum, self.eps = momentum, eps
         self.register_buffer("mean", torch.zeros(self.per_channel))

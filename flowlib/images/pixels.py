@@ -64,7 +64,7 @@ class Pixels(Flow):
         torch.uint8
     """
 
-    def __init__(self, flow: Flow, shape: tuple[int, int, int], levels: int = 256, preprocess: str | float = "scale"):
+    def __init__(self, flow: Flow, shape: tuple[int, int, int], *, levels: int = 256, preprocess: str | float = "scale"):
         if flow.event_shape != (math.prod(shape),):
             raise ValueError(f"images of shape {tuple(shape)} need a flow over ({math.prod(shape)},), got {flow.event_shape}")
         super().__init__(flow.base, Compose(flow.bijection, *preprocessing(preprocess, ndim=1),

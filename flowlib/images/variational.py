@@ -36,11 +36,11 @@ class VariationalDequantize(PixelNoise):
         (True, torch.Size([2]))
     """
 
-    def __init__(self, shape: tuple[int, int, int], levels: int = 256, layers: int = 4, hidden: int = 32):
+    def __init__(self, shape: tuple[int, int, int], levels: int = 256, *, layers: int = 4, hidden: int = 32):
         super().__init__(levels, 3)
         self.latent_shape = self.event_shape = tuple(shape)
         self.base = StandardNormal(*shape)
-        self.noise = Compose(*(ImageCoupling(shape, Affine(), hidden, "checkerboard", swap=k % 2 == 1, context_shape=shape)
+        self.noise = Compose(*(ImageCoupling(shape, Affine(), hidden=hidden, mask="checkerboard", swap=k % 2 == 1, context_shape=shape)
                                for k in range(layers)))
 
     def _log_q(self, epsilon, h, log_det):

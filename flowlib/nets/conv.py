@@ -48,14 +48,14 @@ class ConvNet(_ImageNet):
 
     @staticmethod
     def build(inputs, outputs, hidden, blocks):
-        return nn.Sequential(nn.Conv2d(inputs, hidden, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(hidden, hidden, 1),
-                             nn.ReLU(inplace=True), _zero(nn.Conv2d(hidden, outputs, 3, padding=1)))
+        return nn.Sequential(nn.Conv2d(inputs, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, hidden, 1),
+                             nn.ReLU(), _zero(nn.Conv2d(hidden, outputs, 3, padding=1)))
 
 
 class _Residual(nn.Module):
     def __init__(self, hidden):
         super().__init__()
-        self.body = nn.Sequential(nn.ReLU(), nn.Conv2d(hidden, hidden, 3, padding=1), nn.ReLU(inplace=True),
+        self.body = nn.Sequential(nn.ReLU(), nn.Conv2d(hidden, hidden, 3, padding=1), nn.ReLU(),
                                   nn.Conv2d(hidden, hidden, 3, padding=1))
 
     def forward(self, x):
@@ -68,7 +68,7 @@ class ResidualNet(_ImageNet):
     @staticmethod
     def build(inputs, outputs, hidden, blocks):
         residual = [_Residual(hidden) for _ in range(blocks)]
-        return nn.Sequential(nn.Conv2d(inputs, hidden, 3, padding=1), *residual, nn.ReLU(inplace=True),
+        return nn.Sequential(nn.Conv2d(inputs, hidden, 3, padding=1), *residual, nn.ReLU(),
                              _zero(nn.Conv2d(hidden, outputs, 1)))
 
 
@@ -115,7 +115,11 @@ class _Attention(nn.Module):
 
 
 class GatedAttentionNet(_ImageNet):
-    """Flow++'s network: gated convolutions and self-attention (Ho et al. 2019, arXiv:1902.00275, section 3.3)."""
+    """Flow++'s network: gated convolutions and self-attention (Ho et al. 2019, arXiv:1902.00275, section 3.3).
+
+    PyTorch's fused attention can be differentiated once; for second derivatives run under
+    `torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`.
+    """
 
     def __init__(self, shape, outputs, hidden, context_dim=None, blocks=2):
         self.place = shape[1:]

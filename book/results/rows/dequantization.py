@@ -33,7 +33,7 @@ if args.data == "pmf":
 else:
     shape, levels, repeats = (1, 8, 8), 17, 20
     train, test = (fl.data.load("digits", split).x for split in ("train", "test"))
-    flow = fl.FlowPlusPlus(shape, levels, scales=1, steps=2, hidden=16, components=4, variational=variational, blocks=1)
+    flow = fl.FlowPlusPlus(shape, levels=levels, scales=1, steps=2, hidden=16, components=4, variational=variational, blocks=1)
     fit(flow, train, steps=800, batch_size=128, lr=3e-3, seed=args.seed, cpu=True)
 with torch.no_grad():
     bits = fl.bits_per_dim(torch.stack([flow.log_prob(test).mean() for _ in range(repeats)]), test[0].numel())
