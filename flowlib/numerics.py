@@ -33,9 +33,10 @@ def tame(value: Tensor) -> Tensor:
 
 
 def full_precision(value: Tensor):
-    """A context outside of autocast; free of charge where there is none."""
+    """A context outside of autocast; free of charge where there is none, as on the meta device."""
     device = value.device.type
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if on else nullcontext()
 
 
 def wide(value: Tensor) -> Tensor:

@@ -171,6 +171,12 @@ def test_the_split_prior_starts_as_a_plain_gaussian_and_then_looks_at_the_kept_h
         lambda v: plain.inverse(v)[0], x, 3)[:, y_after] != 0).sum()
 
 
+@pytest.mark.parametrize("make", [fl.Glow, fl.RealNVPImage])
+def test_a_model_without_a_split_prior_has_no_network_for_it(make):
+    bodies = [make((1, 8, 8), scales=2, steps=1, hidden=4, learn_prior=p).bijection.bijections[0] for p in (True, False)]
+    assert [len(body.priors) for body in bodies] == [1, 0]
+
+
 def test_the_split_prior_of_a_conditional_model_reads_the_context():
     flow = fl.Glow((1, 4, 4), levels=17, scales=2, steps=1, hidden=4, context_dim=3)
     body = flow.bijection.bijections[0].double()

@@ -13,7 +13,7 @@ sys.path.insert(0, str(ROOT / "book" / "tools"))
 import results  # noqa: E402
 from results import read  # noqa: E402
 
-from flowlib import bits_per_dim, data, load  # noqa: E402
+from flowlib import bits_per_dim, data, evaluate, load  # noqa: E402
 from flowlib.images import dequantize  # noqa: E402
 from flowlib.evaluate import bits  # noqa: E402
 

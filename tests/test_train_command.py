@@ -142,6 +142,9 @@ def refused(arguments, capsys, status=2):
     ("--layers 1000000000", "argument --layers: must be a whole number"),
     ("--threads 0", "argument --threads: must be a whole number from 1"),
     ("--threads 100000", "argument --threads: must be a whole number from 1"),
+    ("--preprocess tanh", "argument --preprocess: must be scale, centre, logit or an alpha in (0, 1/2), got 'tanh'"),
+    ("--preprocess 0.5", "argument --preprocess: must be scale"),
+    ("--preprocess 1e-5x", "argument --preprocess: must be scale"),
     ("--no-such-flag", "unrecognized arguments: --no-such-flag"),
 ])
 def test_wrong_arguments(tmp_path, capsys, change, message):
@@ -285,6 +288,14 @@ def test_scales_are_at_most_as_many_as_the_image_can_be_halved():
     assert [len(flow.bijection.bijections[0].latents) for flow in flows] == [2, 3]
     with pytest.raises(ValueError, match="divisible by 2"):
         build(recipes()["glow"], (1, 9, 9), 256, {"scales": 3, "steps": 1, "hidden": 4})
+
+
+@pytest.mark.parametrize("model", ["nice", "glow", "realnvp-flat"])
+def test_preprocessing_is_that_of_the_data_set_whatever_the_model(tmp_path, model):
+    words = ["--model", model, "--out", str(tmp_path / "run"), "--data"]
+    found = [parse([*words, name]).preprocess for name in ("mnist-small", "fashion-mnist", "cifar10", "digits", str(tmp_path))]
+    assert found == [1e-5, 1e-5, 0.05, 0.05, 0.05]
+    assert [parse([*words, "mnist", "--preprocess", text]).preprocess for text in ("centre", "1e-6")] == ["centre", 1e-6]
 
 
 def test_the_command_line_goes_before_the_config(tmp_path):

@@ -84,8 +84,11 @@ def folder(text: str) -> Path:
 
 def preprocess(text: str) -> str | float:
     """A name or an alpha, as `preprocessing` takes it."""
-    value = text if text.isalpha() else float(text)
-    preprocessing(value)
+    try:
+        value = text if text.isalpha() else float(text)
+        preprocessing(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be scale, centre, logit or an alpha in (0, 1/2), got {text!r}") from None
     return value
 
 
