@@ -56,7 +56,7 @@ bench: .venv-bench/installed  ## time flowlib against zuko, nflows and normflows
 	.venv-bench/bin/python tests/benchmarks/run.py
 
 colab: .venv-colab/installed  ## package and lessons with the versions that Colab has, as another processor computes
-	env $(ISA) .venv-colab/bin/python $(PYTEST) tests/test_laws.py tests/test_exercises_student.py flowlib lessons --nbval-lax \
+	env $(ISA) FIGURES=far .venv-colab/bin/python $(PYTEST) tests/test_laws.py tests/test_exercises_student.py flowlib lessons --nbval \
 	  -p no:cacheprovider
 
 repository:  ## URL=https://github.com/you/yours: the public address, wherever it stands; turns on the buttons that lead there

@@ -2,17 +2,18 @@
 from typing import TYPE_CHECKING
 
 from . import checks, data, numerics, vae
-from .bases import GaussianMixture, StandardLogistic, StandardNormal, Uniform
+from .bases import Base, ConditionalNormal, GaussianMixture, StandardLogistic, StandardNormal, Uniform
 from .core import Bijection, Compose, Flow, Inverse, InversionError, load, save
 from .coupling.flowpp import FlowPlusPlus
 from .coupling.glow import Glow
 from .coupling.image import ImageCoupling
-from .coupling.nice import NICE, DiagonalScale
+from .coupling.nice import NICE
 from .coupling.nsf import NSF
 from .coupling.realnvp import RealNVP, RealNVPImage
 from .coupling.vector import Coupling
+from .describe import summary
 from .elementwise.affine import Additive, Affine
-from .elementwise.base import Elementwise
+from .elementwise.base import Elementwise, ElementwiseMap
 from .elementwise.mixture import LogisticMixtureCDF
 from .elementwise.spline import RationalQuadraticSpline
 from .evaluate import importance, latents
@@ -24,12 +25,13 @@ from .finite.sylvester import Sylvester
 from .images.conv1x1 import InvertibleConv1x1
 from .images.dequantize import Dequantize, bits_per_dim
 from .images.multiscale import MultiScale, scale_shapes
-from .images.norms import ActNorm, BatchNorm
+from .images.norms import ActNorm, BatchNorm, DiagonalScale
 from .images.pixels import Pixels, Reshape
 from .images.squeeze import Squeeze, checkerboard
 from .images.variational import VariationalDequantize
 from .maps import AffineMap, Exp, InverseCDF, Linear, Logit, Permutation, Rotation
 from .reversible import Reversible
+from .saving import check_saveable
 from .teach import targets
 from .teach.volumes import parallelepiped_volume, volume_by_counting
 
@@ -39,14 +41,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "ActNorm", "Additive", "Affine", "AffineMap", "BatchNorm", "Bijection", "Compose", "ConvexLinearIAF", "Coupling",
-    "Dequantize", "DiagonalScale", "Elementwise", "Exp", "Flow", "FlowPlusPlus", "GaussianMixture", "Glow",
-    "Householder", "ImageCoupling", "Inverse", "InverseCDF", "InversionError", "InvertibleConv1x1", "Linear",
-    "LinearIAF", "LogisticMixtureCDF", "Logit", "MultiScale", "NICE", "NSF", "Permutation", "Pixels", "Planar",
-    "Radial", "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "Reversible", "Rotation", "Squeeze",
-    "StandardLogistic", "StandardNormal", "Sylvester", "Uniform", "VariationalDequantize", "bits_per_dim",
-    "checkerboard", "checks", "data", "importance", "latents", "load", "numerics", "parallelepiped_volume",
-    "save", "scale_shapes", "targets", "vae", "volume_by_counting",
+    "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "Bijection", "Compose", "ConditionalNormal",
+    "ConvexLinearIAF", "Coupling", "Dequantize", "DiagonalScale", "Elementwise", "ElementwiseMap", "Exp", "Flow",
+    "FlowPlusPlus", "GaussianMixture", "Glow", "Householder", "ImageCoupling", "Inverse", "InverseCDF",
+    "InversionError", "InvertibleConv1x1", "Linear", "LinearIAF", "LogisticMixtureCDF", "Logit", "MultiScale",
+    "NICE", "NSF", "Permutation", "Pixels", "Planar", "Radial", "RationalQuadraticSpline", "RealNVP",
+    "RealNVPImage", "Reshape", "Reversible", "Rotation", "Squeeze", "StandardLogistic", "StandardNormal",
+    "Sylvester", "Uniform", "VariationalDequantize", "bits_per_dim", "check_saveable", "checkerboard", "checks",
+    "data", "importance", "latents", "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "summary",
+    "targets", "vae", "volume_by_counting",
 ]
 
 

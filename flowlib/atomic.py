@@ -1,4 +1,4 @@
-"""Files that are whole whatever happens, and folders with one writer at a time: what training, data and grading share."""
+"""Files that are whole whatever happens, and folders with one writer at a time."""
 from __future__ import annotations
 
 import errno
@@ -13,7 +13,7 @@ __all__ = ["locked", "sweep", "write_atomic"]
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """All or nothing: a reader sees the old file or the new one, whole, whatever stops this process or writes beside it.
+    """All or nothing: a reader sees the old file or the new one, whatever stops this process or writes beside it.
 
     Raises:
         OSError: The file cannot be written, as on a full disk; the old one stays as it was.
@@ -37,8 +37,8 @@ def sweep(folder: Path) -> None:
 
 @contextmanager
 def locked(path: Path, wait: float = 0.0) -> Iterator[None]:
-    """Hold the lock file at `path` while the block runs. The operating system lets go of it when a process dies, so that
-    nothing is left to be cleared up; a file system without locks (some network ones) locks nothing.
+    """Hold the lock file at `path` while the block runs. The operating system lets go of it when a process dies, so
+    that nothing is left to be cleared up; a file system without locks (some network ones) locks nothing.
 
     Args:
         path: The lock file, which exists only as long as it is held.

@@ -100,9 +100,9 @@ def total_probability(flow: Flow, low, high, n: int = 801, context: Tensor | Non
     axes = [torch.linspace(a.item(), b.item(), n, **like) for a, b in zip(low, high)]
     grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
     density = torch.cat([flow.log_prob(part, context).exp() for part in grid.reshape(-1, dim).split(65536)])
-    density = density.double().reshape([n] * dim)
+    density = density.cpu().double().reshape([n] * dim)  # float64 on the CPU: not every device has it
     for axis in reversed(axes):
-        density = torch.trapezoid(density, axis.double(), dim=-1)
+        density = torch.trapezoid(density, axis.cpu().double(), dim=-1)
     return density.item()
 
 
@@ -113,14 +113,14 @@ def ks_distance(samples: Tensor, cdf: Callable[[Tensor], Tensor]) -> float:
 
     Args:
         samples: Any shape, all entries are one sample.
-        cdf: F, elementwise.
+        cdf: F, elementwise; it gets the samples in float64 and on the CPU.
 
     Example:
         >>> ks_distance(torch.tensor([0.25, 0.75]), lambda x: x.clamp(0, 1))
         0.25
     """
-    x = samples.detach().flatten().double().sort().values
+    x = samples.detach().flatten().cpu().double().sort().values  # float64 on the CPU: not every device has it
     n = len(x)
     f = cdf(x)
-    steps = torch.arange(n + 1, dtype=x.dtype, device=x.device) / n
+    steps = torch.arange(n + 1, dtype=x.dtype) / n
     return max((f - steps[:-1]).abs().max().item(), (steps[1:] - f).abs().max().item())

@@ -38,7 +38,7 @@ def whole(low: int, high: int = 10**9) -> Callable[[str], int]:
 
 
 def number(low: float = 0.0, high: float = math.inf, ends: bool = False) -> Callable[[str], float]:
-    """The `type` of a flag that takes a finite number between two ends; the lower end itself only where `ends` is true."""
+    """The `type` of a flag that takes a finite number between two ends; the lower one itself only if `ends`."""
 
     def parse(text: str) -> float:
         try:
@@ -46,22 +46,23 @@ def number(low: float = 0.0, high: float = math.inf, ends: bool = False) -> Call
         except ValueError:
             value = math.nan
         if not (math.isfinite(value) and value <= high and (value > low or ends and value == low)):
-            limit = "" if high == math.inf else f" and at most {high:g}"
-            raise argparse.ArgumentTypeError(f"must be a finite number {'of at least' if ends else 'above'} {low:g}{limit}, got {text!r}")
+            limits = f"{'of at least' if ends else 'above'} {low:g}"
+            limits += "" if high == math.inf else f" and at most {high:g}"
+            raise argparse.ArgumentTypeError(f"must be a finite number {limits}, got {text!r}")
         return value
 
     return parse
 
 
 def threads(text: str) -> int:
-    """The `type` of a flag that takes a number of threads: no more than there are processors, far beyond which torch crashes."""
+    """The `type` of a flag that takes a number of threads: no more than processors, far beyond which torch crashes."""
     return whole(1, os.cpu_count() or 1)(text)
 
 
 @contextmanager
 def one_line(*known: type[Exception]) -> Iterator[None]:
-    """End the command with one sentence for a user's or a machine's fault: exit status 2 for arguments that make no sense, 1 for
-    what fails on the way (`known` errors too), 130 for Ctrl-C. Other exceptions are bugs, and pass."""
+    """End the command with one sentence for a user's or a machine's fault: exit status 2 for arguments that make no
+    sense, 1 for what fails on the way (`known` errors too), 130 for Ctrl-C. Other exceptions are bugs, and pass."""
     try:
         yield
     except KeyboardInterrupt:

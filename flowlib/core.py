@@ -7,16 +7,22 @@
 """
 from __future__ import annotations
 
+import copy
 import functools
+import inspect
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from .arguments import number_of_draws
+from .describe import call_text, recorded
 from .saving import Recorded, load, save
 
 __all__ = ["Bijection", "Compose", "Flow", "Inverse", "InversionError", "load", "save"]
 
+FAR = 1e15  # of a coordinate: no data lies there, and powers of it may overflow
 LIKELIHOODS = ("exact", "bound", "estimate")  # from strong to weak: a chain is as strong as its weakest part
 
 
@@ -52,14 +58,15 @@ def check_tensor(value: Tensor, who: str, dtype: torch.dtype | None = None, what
                      f"convert one of them with .to({dtype}) or .to({value.dtype})")
 
 
-def _checked(method, inverse: bool):
-    """`forward` or `inverse` of a layer, with `Bijection.check` of its arguments before it."""
-    first = method.__code__.co_varnames[1]  # the name of z or x, for a call by keywords
+def _checked(method, name: str):
+    """`forward`, `inverse` or `initialize` of a layer, with `Bijection.check` of its arguments before it."""
+    _, first, *_ = inspect.signature(method).parameters  # the name of z or x, for a call by keywords
 
     @functools.wraps(method)
     def checked(self, *args, **kwargs):
         if args or first in kwargs:  # else Python says what is missing
             context = args[1] if len(args) > 1 else kwargs.get("context")
+            inverse = name == "inverse" if name != "initialize" else args[2] if len(args) > 2 else kwargs.get("inverse", True)
             self.check(args[0] if args else kwargs[first], context, inverse)
         return method(self, *args, **kwargs)
 
@@ -70,6 +77,19 @@ class InversionError(RuntimeError):
     """A search found no root where one must be: its bracket holds none, or its steps were too few. The message gives the
     residual. `numerics.solve_monotone` raises it; the layers' own brackets always hold a root, and a NaN among many rows stays
     a NaN in its row, so `Flow.log_prob` does not."""
+
+
+_reals = functools.cache(lambda ndim: constraints.independent(constraints.real, ndim))
+
+
+class _Reals:
+    """The domain or codomain of a layer that names none: all real events of its number of axes."""
+
+    def __init__(self, ndim: str):
+        self.ndim = ndim
+
+    def __get__(self, layer, owner) -> constraints.Constraint:
+        return _reals(getattr(owner if layer is None else layer, self.ndim))
 
 
 class Bijection(nn.Module, metaclass=Recorded):
@@ -102,16 +122,16 @@ class Bijection(nn.Module, metaclass=Recorded):
     event_ndim: int = 1
     latent_shape: tuple[int, ...] | None = None
     event_shape: tuple[int, ...] | None = None
-    domain: constraints.Constraint = constraints.real_vector
-    codomain: constraints.Constraint = constraints.real_vector
+    domain = _Reals("latent_ndim")
+    codomain = _Reals("event_ndim")
     likelihood: str = "exact"
     context_shape: tuple[int, ...] | None = None
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
-        for name in ("forward", "inverse"):
+        for name in ("forward", "inverse", "initialize"):
             if name in vars(cls):
-                setattr(cls, name, _checked(vars(cls)[name], name == "inverse"))
+                setattr(cls, name, _checked(vars(cls)[name], name))
 
     @property
     def context_dim(self) -> int | None:
@@ -170,6 +190,9 @@ class Bijection(nn.Module, metaclass=Recorded):
         if given != batch and any(a != b and a != 1 and b != 1 for a, b in zip(reversed(batch), reversed(given))):
             raise ValueError(f"a context of shape {tuple(context.shape)} does not broadcast against the batch {tuple(batch)}")
 
+    def __repr__(self) -> str:
+        return call_text(type(self).__name__, *recorded(self))
+
     def context_batch(self, context: Tensor) -> torch.Size:
         """The leading axes of a context: those before its declared shape."""
         return context.shape[: max(context.ndim - len(self.context_shape), 0)]
@@ -199,9 +222,19 @@ def _outer_shape(parts, side):
     return None
 
 
+def check_bijection(part, who: str) -> None:
+    """ValueError where something else stands in a bijection's place; an elementwise map is easily taken for one."""
+    if isinstance(part, Bijection):
+        return
+    if hasattr(part, "n_params"):
+        raise ValueError(f"{part!r} is an elementwise map, which has no parameters: {who} needs a container around it, such as "
+                         f"Elementwise(dim, {part!r}) or Coupling(dim, {part!r})")
+    raise ValueError(f"{who} expected a bijection, got {type(part).__name__}")
+
+
 def shared_context(parts) -> tuple[int, ...] | None:
     """The context shape of what reads one context together; ValueError where the parts ask for different ones."""
-    shapes = sorted({part.context_shape for part in parts} - {None})
+    shapes = sorted({getattr(part, "context_shape", None) for part in parts} - {None})
     if len(shapes) > 1:
         raise ValueError(f"all parts share one context, but ask for shapes {', '.join(map(str, shapes))}")
     return shapes[0] if shapes else None
@@ -229,6 +262,8 @@ class Compose(Bijection):
         super().__init__()
         if not bijections:
             raise ValueError("Compose needs at least one bijection")
+        for part in bijections:
+            check_bijection(part, "Compose")
         for a, b in zip(bijections, bijections[1:]):
             if a.event_ndim != b.latent_ndim or not _same_shape(a.event_shape, b.latent_shape):
                 raise ValueError(f"{type(a).__name__} gives events of {a.event_ndim} axes, shape {a.event_shape}, but "
@@ -241,6 +276,19 @@ class Compose(Bijection):
         self.event_shape = _outer_shape(bijections[::-1], "event_shape")
         self.domain, self.codomain = first.domain, last.codomain
         self.likelihood = max((b.likelihood for b in bijections), key=LIKELIHOODS.index)
+
+    def __repr__(self) -> str:
+        return call_text(type(self).__name__, tuple(self))
+
+    def __len__(self) -> int:
+        return len(self.bijections)
+
+    def __iter__(self) -> Iterator[Bijection]:
+        return iter(self.bijections)
+
+    def __getitem__(self, index: int | slice) -> Bijection:
+        """A part, or for a slice the composition of these parts (the same objects)."""
+        return type(self)(*self.bijections[index]) if isinstance(index, slice) else self.bijections[index]
 
     def forward(self, z, context=None):
         first, *others = self.bijections
@@ -276,6 +324,7 @@ class Inverse(Bijection):
 
     def __init__(self, bijection: Bijection):
         super().__init__()
+        check_bijection(bijection, "Inverse")
         self.bijection = bijection
         self.latent_ndim, self.event_ndim = bijection.event_ndim, bijection.latent_ndim
         self.latent_shape, self.event_shape = bijection.event_shape, bijection.latent_shape
@@ -300,7 +349,7 @@ class Flow(nn.Module, metaclass=Recorded):
     Calling the module is `log_prob`, so that it can be wrapped (compiled, distributed) like any other.
 
     Args:
-        base: The distribution of z, from `flowlib.bases`.
+        base: The distribution of z, from `flowlib.bases`. One with a `context_shape` reads the flow's context too.
         bijection: The map from z to x.
 
     Raises:
@@ -316,10 +365,21 @@ class Flow(nn.Module, metaclass=Recorded):
 
     def __init__(self, base: nn.Module, bijection: Bijection):
         super().__init__()
+        check_bijection(bijection, "Flow")
         if len(base.event_shape) != bijection.latent_ndim or not _same_shape(bijection.latent_shape, base.event_shape):
             wanted = bijection.latent_shape or f"{bijection.latent_ndim} axes"
             raise ValueError(f"the base has events of shape {tuple(base.event_shape)}, {type(bijection).__name__} needs {wanted}")
         self.base, self.bijection = base, bijection
+        self.context_shape = shared_context((bijection, base))
+
+    def __repr__(self) -> str:
+        by_parts = type(self).__init__ is Flow.__init__
+        return call_text(type(self).__name__, *(((self.base, self.bijection),) if by_parts else recorded(self)))
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """Where the density can be positive, as a `torch.distributions` constraint: the bijection's codomain."""
+        return self.bijection.codomain
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -346,7 +406,7 @@ class Flow(nn.Module, metaclass=Recorded):
         self._unused(context)
 
     def _unused(self, context):
-        if context is not None and self.bijection.context_shape is None:
+        if context is not None and self.context_shape is None:
             raise ValueError("a context was given, but no part of this flow was built with context_dim or context_shape")
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
@@ -357,37 +417,52 @@ class Flow(nn.Module, metaclass=Recorded):
         self._check(x, context, self.event_shape)
         if not x.is_floating_point():  # pixels
             z, log_det = self.bijection.inverse(x, context)
-            return self.base.log_prob(z) + log_det
-        # Infinity is no point of R^D: density zero, whatever the layers would make of it. NaN stays NaN, to be seen.
+            log_base = self.base.log_prob(z, **self._for_base(context))
+            return (log_base + log_det).masked_fill(log_base == -torch.inf, -torch.inf)
+        # Infinity is no point of R^D, and a z out of the base's reach is no draw of it: density zero, whatever log-det the layers
+        # make of them. Nor is an x so large that it overflows on its way. Any other NaN stays, to be seen.
         largest = x.detach().abs().amax(tuple(range(-self.bijection.event_ndim, 0)))
         z, log_det = self.bijection.inverse(x.nan_to_num(torch.nan, 0.0, 0.0), context)
-        log_p = self.base.log_prob(z) + log_det
-        return log_p.masked_fill(largest == torch.inf, -torch.inf)
+        log_base = self.base.log_prob(z, **self._for_base(context))
+        log_p = (log_base + log_det).masked_fill((log_base == -torch.inf) | (largest == torch.inf), -torch.inf)
+        return torch.where(largest > FAR, log_p.nan_to_num(-torch.inf, torch.inf, -torch.inf), log_p)
 
     forward = log_prob
 
     def _latent_batch(self, n, context):
         """The batch axes of n draws: (n,), or (n, B) for a context of B rows."""
-        if isinstance(n, bool) or not hasattr(n, "__index__") or n < 0:
-            raise ValueError(f"the number of draws is an integer that is not negative, got {n!r}")
+        n = number_of_draws(n)
         self._unused(context)
-        if self.bijection.context_shape is None:
-            return (int(n),)
+        if self.context_shape is None:
+            return (n,)
         if context is None:
-            raise ValueError(f"this flow was built with context_shape={self.bijection.context_shape} and needs a context")
+            raise ValueError(f"this flow was built with context_shape={self.context_shape} and needs a context")
         check_tensor(context, "this flow", what="a context")
-        return (int(n), *self.bijection.context_batch(context))
+        return (n, *context.shape[: max(context.ndim - len(self.context_shape), 0)])
+
+    def _for_base(self, context, generator=None):
+        """Further arguments of the base's methods: only a base that reads a context is given one."""
+        reads = getattr(self.base, "context_shape", None) is not None
+        return ({"context": context} if reads else {}) | ({} if generator is None else {"generator": generator})
 
     @torch.no_grad()
-    def sample(self, n: int, context: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+    def sample_latent(self, n: int, context: Tensor | None = None, temperature: float = 1.0,
+                      generator: torch.Generator | None = None) -> Tensor:
+        """n draws of the base, which `decode` makes data of; arguments and batch axes as for `sample`."""
+        return self.base.sample(self._latent_batch(n, context), temperature, **self._for_base(context, generator))
+
+    @torch.no_grad()
+    def sample(self, n: int, context: Tensor | None = None, temperature: float = 1.0,
+               generator: torch.Generator | None = None) -> Tensor:
         """n draws without gradient: (n, *event), or (n, B, *event) for a context of B rows. One `forward`.
 
-        `temperature` scales the base's deviation from its centre (Gaussian and logistic bases only).
+        `temperature` scales the base's deviation from its centre (Gaussian and logistic bases only). The base draws by
+        `generator` (on its device) where one is given, else by torch's own.
         """
-        z = self.base.sample(self._latent_batch(n, context), temperature)
-        return self.bijection(z, context)[0]
+        return self.bijection(self.sample_latent(n, context, temperature, generator), context)[0]
 
-    def rsample_and_log_prob(self, n: int, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def rsample_and_log_prob(self, n: int, context: Tensor | None = None,
+                             generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """n reparameterised draws and their log-densities (nats) in one `forward`, for variational inference.
 
         Raises:
@@ -395,9 +470,9 @@ class Flow(nn.Module, metaclass=Recorded):
         """
         if not self.exact:
             raise TypeError(f"the likelihood of this flow is a {self.likelihood}: its samples have no exact log-density")
-        z = self.base.rsample(self._latent_batch(n, context))
+        z = self.base.rsample(self._latent_batch(n, context), **self._for_base(context, generator))
         x, log_det = self.bijection(z, context)
-        return x, self.base.log_prob(z) - log_det
+        return x, self.base.log_prob(z, **self._for_base(context)) - log_det
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The latent of x."""
@@ -419,7 +494,14 @@ class Flow(nn.Module, metaclass=Recorded):
         if not waiting:
             return
         self._check(batch, context, self.event_shape)
-        self.bijection.initialize(batch, context)
+        self.bijection.check(batch, context, inverse=True)
+        before = [copy.deepcopy(layer.state_dict()) for layer in waiting]
+        try:
+            self.bijection.initialize(batch, context)
+        except Exception:  # all layers are started, or none
+            for layer, state in zip(waiting, before):
+                layer.load_state_dict(state)
+            raise
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             for layer in waiting:
                 for tensor in layer.state_dict().values():

@@ -2,15 +2,16 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal, constraints
 
+from .arguments import constants, distribution_arguments, holds
 from .core import Bijection
 from .numerics import full_precision, reduced, tame, wide
-from .saving import distribution_arguments
 
 __all__ = ["AffineMap", "Exp", "InverseCDF", "Linear", "Logit", "Permutation", "Rotation"]
 
@@ -29,12 +30,12 @@ class AffineMap(Bijection):
     r"""$x_i = a_i z_i + b_i$ with $\log|\det| = \sum_i \ln|a_i|$. Cost: O(D) both ways.
 
     Args:
-        scale: a, a number or a tensor of shape (D,); negative values turn the axis round.
-        shift: b, likewise. Numbers follow the input's dtype exactly; tensors become buffers.
+        scale: a, a number or a tensor (an array, a list) of shape (D,); negative values turn the axis round.
+        shift: b, likewise. Numbers follow the input's dtype exactly; tensors become buffers, which are not trained.
         ndim: Number of axes of one event, 3 for images (numbers only).
 
     Raises:
-        ValueError: A scale of zero, or an infinite or NaN entry.
+        ValueError: A scale of zero, an infinite or NaN entry, or a tensor that requires a gradient.
 
     Example:
         >>> from flowlib import AffineMap
@@ -42,20 +43,23 @@ class AffineMap(Bijection):
         (tensor([2.]), tensor(0.6931))
     """
 
-    def __init__(self, scale: float | Tensor, shift: float | Tensor = 0.0, ndim: int = 1):
+    def __init__(self, scale: float | Tensor, shift: float | Tensor = 0.0, *, ndim: int = 1):
         super().__init__()
         self.latent_ndim = self.event_ndim = ndim
         self.axes = tuple(range(-ndim, 0))
-        for name, value in (("scale", scale), ("shift", shift)):
-            tensor = torch.as_tensor(value)
-            if not bool(tensor.isfinite().all()) or (name == "scale" and not bool((tensor != 0).all())):
+        given = {"scale": scale, "shift": shift}
+        tensors = {name: v for name, v in given.items() if not isinstance(v, Real)}
+        tensors = dict(zip(tensors, constants("AffineMap", **tensors)))
+        for name, value in given.items():
+            tensor = tensors[name] if name in tensors else torch.tensor(float(value), dtype=torch.float64, device="cpu")
+            if not holds(tensor.isfinite()) or (name == "scale" and not holds(tensor != 0)):
                 raise ValueError(f"AffineMap needs a finite, non-zero scale and a finite shift, got {name} = {value}")
-            if isinstance(value, Tensor) and value.ndim:
-                self.event_shape = self.latent_shape = tuple(value.shape[-1:])
-            if isinstance(value, Tensor):
-                self.register_buffer(name, value.detach().clone())
-            else:
+            if name not in tensors:
                 setattr(self, name, float(value))
+            else:
+                self.register_buffer(name, tensor)
+                if tensor.ndim:
+                    self.event_shape = self.latent_shape = tuple(tensor.shape[-1:])
 
     def _log_det(self, like):
         scale = torch.as_tensor(self.scale, dtype=like.dtype, device=like.device)
@@ -107,7 +111,7 @@ class Logit(Bijection):
         (tensor([0.]), tensor(1.3863))
     """
 
-    def __init__(self, alpha: float = 0.0, ndim: int = 1):
+    def __init__(self, alpha: float = 0.0, *, ndim: int = 1):
         super().__init__()
         if not 0 <= alpha < 0.5:
             raise ValueError(f"alpha must lie in [0, 1/2), got {alpha}")
@@ -144,7 +148,7 @@ class InverseCDF(Bijection):
             buffers.
 
     Raises:
-        ValueError: A distribution with events, or without an inverse CDF.
+        ValueError: A distribution with events, without an inverse CDF, or with parameters that require a gradient.
 
     Example:
         >>> from flowlib import Flow, InverseCDF, Uniform
@@ -158,14 +162,15 @@ class InverseCDF(Bijection):
         super().__init__()
         if distribution.event_shape:
             raise ValueError(f"InverseCDF needs a distribution of numbers, got events of shape {tuple(distribution.event_shape)}")
+        self.kind = type(distribution)
+        arguments = distribution_arguments(distribution)
+        self.names = tuple(arguments)
+        for name, value in zip(arguments, constants("InverseCDF", **arguments)):
+            self.register_buffer(name, value)
         try:
-            distribution.icdf(torch.full(distribution.batch_shape, 0.5))
+            self.distribution.icdf(torch.full_like(value, 0.5).expand(distribution.batch_shape))
         except NotImplementedError as error:  # how torch.distributions says that there is none
             raise ValueError(f"{type(distribution).__name__} has no inverse CDF") from error
-        self.kind = type(distribution)
-        self.names = tuple(distribution_arguments(distribution))
-        for name, value in distribution_arguments(distribution).items():
-            self.register_buffer(name, torch.as_tensor(value).detach().clone())
         if distribution.batch_shape:
             self.event_shape = self.latent_shape = tuple(distribution.batch_shape[-1:])
         self.codomain = constraints.independent(distribution.support, 1)
@@ -200,10 +205,10 @@ class Linear(Bijection):
     inverse. Computed in the matrix's own precision, but float32 at least, whatever autocast says.
 
     Args:
-        matrix: A, (D, D), a buffer.
+        matrix: A, (D, D), a tensor, array or nested list; a buffer, which is not trained.
 
     Raises:
-        ValueError: A matrix that is not square, or singular to working precision.
+        ValueError: A matrix that is not square, singular to working precision, or a tensor that requires a gradient.
 
     Example:
         >>> from flowlib import Linear
@@ -213,12 +218,13 @@ class Linear(Bijection):
 
     def __init__(self, matrix: Tensor):
         super().__init__()
+        [matrix] = constants("Linear", matrix=matrix)
         if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
             raise ValueError(f"Linear expected a square matrix, got shape {tuple(matrix.shape)}")
-        if not bool(torch.linalg.matrix_rank(matrix) == len(matrix)):
+        if not holds(torch.linalg.matrix_rank(wide(matrix)) == len(matrix)):
             raise ValueError("Linear expected an invertible matrix, this one is singular to working precision")
         self.event_shape = self.latent_shape = (len(matrix),)
-        self.register_buffer("matrix", matrix.detach().clone())
+        self.register_buffer("matrix", matrix)
 
     def _log_det(self, like):
         return torch.linalg.slogdet(wide(self.matrix))[1].to(like.dtype).expand(like.shape[:-1])
@@ -253,7 +259,8 @@ class Permutation(Bijection):
     def __init__(self, order: int | list[int] | Tensor):
         super().__init__()
         order = torch.randperm(order) if isinstance(order, int) else torch.as_tensor(order)
-        if order.ndim != 1 or not torch.equal(order.sort().values, torch.arange(len(order), device=order.device)):
+        if order.ndim != 1 or order.is_floating_point() or not holds(
+                order.sort().values == torch.arange(len(order), device=order.device)):
             raise ValueError(f"Permutation expected each of 0..D-1 once, got {order.tolist()}")
         self.event_shape = self.latent_shape = (len(order),)
         self.register_buffer("order", order.clone())

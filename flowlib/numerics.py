@@ -34,16 +34,19 @@ def tame(value: Tensor) -> Tensor:
     return value.clamp(-largest, largest)
 
 
+def _autocast(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # not on the meta device
+
+
 def reduced(value: Tensor) -> bool:
-    """Whether torch would compute with `value` in 16 bits. Where it would not, layers take a way without any conversion."""
-    device = value.device.type
-    return value.dtype in HALF or device != "meta" and torch.is_autocast_enabled(device)  # meta has no autocast
+    """Whether torch would compute with `value` in 16 bits. Where not, layers take a way without conversions."""
+    return value.dtype in HALF or _autocast(value.device.type)
 
 
 def full_precision(value: Tensor):
     """A context outside of autocast; free of charge where there is none."""
     device = value.device.type
-    return torch.autocast(device, enabled=False) if device != "meta" and torch.is_autocast_enabled(device) else nullcontext()
+    return torch.autocast(device, enabled=False) if _autocast(device) else nullcontext()
 
 
 def wide(value: Tensor) -> Tensor:
@@ -159,7 +162,7 @@ def sqrt_softplus(t: Tensor) -> Tensor:
 
     Example:
         >>> sqrt_softplus(torch.tensor([-120.0, 0.0, 4.0])).log()
-        tensor([-60.0000,  -0.1833,   0.6977])
+        tensor([-60.0000,  -0.1833,   0.6954])
     """
     # Left of -40 as the value at -40 times e^((t + 40)/2). Right of 40 softplus is t, also in float64 (torch's default of 20
     # costs digits there).

@@ -1,7 +1,7 @@
-"""What the training command knows of a model: its name, what it is a flow over, and the settings that it is trained with.
+"""What the training command knows of a model: its name, what it is a flow over, and how it is trained.
 
-A recipe stands beside its model, in the tuple `RECIPES` of that file. A setting of the model is a keyword of its class, one of
-the run a keyword of `train.Config`; what is not named keeps its default.
+A recipe stands beside its model, in the tuple `RECIPES` of that file. A setting of the model is a keyword of its class,
+one of the run a keyword of `train.Config`; what is not named keeps its default.
 """
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class Settings(NamedTuple):
     run: dict
 
 
-FLAT = dict(epochs=100, batch_size=64, lr=2e-3, weight_decay=1.0, patience=5)  # small sets: held back, and stopped early
+# All pixels of small sets as one vector: held back, and stopped early
+FLAT = dict(epochs=100, batch_size=64, lr=2e-3, weight_decay=1.0, patience=5)
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,11 @@ class Recipe:
 
     Attributes:
         name: After `--model`.
-        model: Its class: `model(shape, levels=..., **size)` of integer images, `model(dim, **size)` of vectors.
+        model: Its class: `model(shape, levels=..., preprocess=..., **size)` of integer images, `model(dim, **size)` of
+            vectors.
         over: "images", or "vectors": all pixels of an image at once.
         small: For two CPU cores: minutes.
         paper: As the paper has it; optimizer, schedule and averaging are `train.fit`'s. None where it has no such model.
-        preprocess: How the pixels become vectors (`images.pixels.Pixels`).
     """
 
     name: str
@@ -41,7 +42,6 @@ class Recipe:
     over: str
     small: Settings
     paper: Settings | None = None
-    preprocess: str = "logit"
 
     def settings(self, config: str) -> Settings:
         """The settings of one config, "small" or "paper"; copies, to be changed freely.

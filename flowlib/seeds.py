@@ -16,8 +16,8 @@ def derive(*numbers: int) -> int:
 
 
 def seed_all(seed: int, stream: int, step: int = 0, rank: int = 0, device: torch.device | None = None) -> None:
-    """Put torch's generators where this step of this process finds them, whatever ran before: all of them, or those of the
-    CPU and of one device."""
+    """Put torch's generators where this step of this process finds them, whatever ran before: all of them, or those of
+    the CPU and of one device."""
     number = derive(seed, stream, step, rank)
     if device is None:
         torch.manual_seed(number)

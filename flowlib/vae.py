@@ -49,7 +49,7 @@ def posterior(dim: int, context_dim: int, *layers: Bijection) -> Flow:
         >>> posterior(2, 8, Planar(2, context_dim=8)).sample(3, torch.zeros(5, 8)).shape
         torch.Size([3, 5, 2])
     """
-    return Flow(StandardNormal(dim), Compose(Elementwise(dim, Affine(5.0), context_dim), *layers))
+    return Flow(StandardNormal(dim), Compose(Elementwise(dim, Affine(5.0), context_dim=context_dim), *layers))
 
 
 class VAE(nn.Module):

@@ -97,10 +97,9 @@ def drips(request):
     request.send_response(200)
     request.end_headers()
     try:
-        for _ in range(10_000):
+        while not request.server.ended.wait(0.05):
             request.wfile.write(b"\x1f")
             request.wfile.flush()
-            time.sleep(0.05)
     except OSError:
         pass
 

@@ -40,7 +40,8 @@ def test_every_picture_is_in_one_split(pictures):
         warnings.simplefilter("error")
         splits = {split: data.load(str(pictures), split) for split in data.SPLITS}
     for x, y, levels in splits.values():
-        assert x.dtype == torch.uint8 and x.shape[1:] == (3, 32, 32) and x.is_contiguous() and y is None and levels == 256
+        assert x.dtype == torch.uint8 and x.shape[1:] == (3, 32, 32) and x.is_contiguous()
+        assert y is None and levels == 256
     sizes = [len(split.x) for split in splits.values()]
     assert sum(sizes) == 60 and 40 <= sizes[0] <= 56 and min(sizes) >= 1
     assert len(set.union(*(rows(split.x) for split in splits.values()))) == 60
@@ -114,10 +115,10 @@ def the_image(folder, size=4):
 
 def tiff(pixels, **tags):
     """A TIFF file of one strip of 4 x 4 grey values, as instruments write them and Pillow does not."""
-    names = {"width": 256, "height": 257, "bits": 258, "compression": 259, "photometric": 262, "offset": 273, "rows": 278,
-             "bytes": 279, "format": 339}
-    values = {"width": 4, "height": 4, "compression": 1, "photometric": 1, "rows": 4, "bytes": len(pixels), "format": 1} | tags
-    values["offset"] = 8 + 2 + 12 * len(names) + 4
+    names = {"width": 256, "height": 257, "bits": 258, "compression": 259, "photometric": 262, "offset": 273,
+             "rows": 278, "bytes": 279, "format": 339}
+    values = {"width": 4, "height": 4, "compression": 1, "photometric": 1, "rows": 4, "bytes": len(pixels), "format": 1}
+    values |= {"offset": 8 + 2 + 12 * len(names) + 4} | tags
     entries = b"".join(struct.pack("<HHII", names[name], 4, 1, values[name]) for name in sorted(names, key=names.get))
     return b"II*\0" + struct.pack("<IH", 8, len(names)) + entries + bytes(4) + pixels
 
@@ -178,7 +179,9 @@ def with_alpha(mode):
     return image.quantize(16) if mode == "P" else image.convert(mode)
 
 
-@pytest.mark.parametrize("name, mode", [("a.png", "RGBA"), ("a.png", "P"), ("a.png", "LA"), ("a.gif", "RGBA"), ("a.webp", "RGBA")])
+@pytest.mark.parametrize("name, mode", [
+    ("a.png", "RGBA"), ("a.png", "P"), ("a.png", "LA"), ("a.gif", "RGBA"), ("a.webp", "RGBA"),
+])
 def test_what_is_transparent_is_white(name, mode, tmp_path):
     with_alpha(mode).save(tmp_path / name)
     x = the_image(tmp_path, 40)
@@ -267,7 +270,8 @@ def test_levels_are_merged_evenly():
     assert fewer.levels == 32 and fewer.x.dtype == torch.uint8 and torch.equal(fewer.x, x.x // 8)  # the five upper bits
     assert torch.equal(fewer.y, x.y) and torch.equal(data.load("mnist-small", "test", levels=256).x, x.x)
     three = data.load("digits", levels=3).x
-    assert three.unique().tolist() == [0, 1, 2] and torch.equal(three, data.load("digits").x.int().mul(3).div(17).byte())
+    assert three.unique().tolist() == [0, 1, 2]
+    assert torch.equal(three, data.load("digits").x.int().mul(3).div(17).byte())
 
 
 @pytest.mark.parametrize("levels", [1, 257])

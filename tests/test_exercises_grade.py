@@ -1,6 +1,10 @@
 """Grading: the submissions of the trial and the attacks get the right points, and nothing reaches out of the child."""
 import csv
+import dataclasses
+import errno
 import os
+import platform
+import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +23,7 @@ sys.path.insert(0, str(ROOT / "tests" / "exercises"))
 
 import submissions  # noqa: E402
 
-from flowlib.exercises import collect, grade, judge, sandbox  # noqa: E402
+from flowlib.exercises import collect, contain, grade, judge, sandbox  # noqa: E402
 
 PS1 = judge.load("ps1")
 
@@ -197,7 +201,7 @@ def child():
     with sandbox.Sandbox() as box:
         def run(source, function="f", **options):
             return box.run([(1, source)], function, [([], [], [])], **options)
-        run.isolated = box.isolated
+        run.isolated, run.filtered = box.isolated, box.filtered
         yield run
 
 
@@ -220,6 +224,109 @@ def test_children_share_nothing(child):
               f"    return find()\ndef find():\n    return sum(map(os.path.exists, {places}))")
     assert child(source, "leave")["0_r0"] >= 1  # so the note can be left, and
     assert child(source, "find")["0_r0"] == 0
+
+
+KERNEL = """
+import ctypes, os, socket, threading
+c = ctypes.CDLL(None, use_errno=True)
+def tried(call):
+    try:
+        return call()
+    except OSError as error:
+        return -error.errno
+def system(number, *arguments):
+    ctypes.set_errno(0)
+    return -ctypes.get_errno() if c.syscall(number, *arguments) < 0 else 0
+def f():
+"""
+FORBIDDEN = {  # what no namespace holds: each gives EPERM
+    "a process": "tried(os.fork)", "a process by another name": "tried(lambda: os.posix_spawn('/bin/true', ['true'], {{}}))",
+    "the internet": "tried(lambda: socket.socket(socket.AF_INET).close())", "vsock": "tried(lambda: socket.socket(40).close())",
+    "a file in memory": "tried(lambda: os.memfd_create('x'))", "shared memory": "system({shmget}, 0, 4096, 0o1600)",
+    "a key": "system({add_key}, b'user', b'note', b'x', 1, -3)", "a keyring": "system({keyctl}, 1, None)",
+    "a namespace": "system({unshare}, 0x10000000)", "a process in a namespace": "system({clone}, 0x10000011, 0, 0, 0, 0)",
+    "a thread in a namespace": "system({clone}, 0x20000 | 0x10f00, 0, 0, 0, 0)", "the second table": "system(0x40000000 + 39)"}
+
+
+def on_this_machine(source):
+    column = contain.MACHINES[platform.machine()][0]
+    numbers = {name: both[column] for calls in contain.CALLS.values() for name, both in calls.items()}
+    return source.format(clone=contain.CLONE[column], **numbers)
+
+
+@pytest.mark.parametrize("what", FORBIDDEN)
+def test_what_no_namespace_holds_is_refused(child, what):
+    if not child.filtered:
+        pytest.skip("no filter of system calls on this machine")
+    source = f"{KERNEL}    return {on_this_machine(FORBIDDEN[what])}"
+    assert child(source)["0_r0"] == -errno.EPERM
+
+
+def test_what_is_refused_could_be_done_without_the_filter():
+    """Negative control: else the test above could not fail."""
+    done = ["a file in memory", "shared memory", "a process"]
+    code = f"{KERNEL}    return [{', '.join(on_this_machine(FORBIDDEN[what]) for what in done)}]\nprint(min(f()), flush=True)"
+    lines = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert lines and all(int(line) >= 0 for line in lines)
+
+
+def test_threads_and_pairs_of_sockets_still_work(child):
+    source = (f"{KERNEL}    done = []\n    thread = threading.Thread(target=lambda: done.append(3))\n    thread.start()\n"
+              "    thread.join()\n    a, b = socket.socketpair()\n    return done[0]")
+    assert child(source)["0_r0"] == 3
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="keys of the kernel are Linux's")
+def test_the_keyring_of_the_instructor_is_not_that_of_the_child(monkeypatch):
+    """Also where there is no filter: the serial number of the session keyring is another one."""
+    number = on_this_machine("{keyctl}")
+    code = f"import ctypes; print(ctypes.CDLL(None).syscall({number}, 0, -3, 0))"
+    mine = int(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout)
+    if mine <= 0:
+        pytest.skip("no session keyring on this machine")
+    monkeypatch.setattr(contain, "can_forbid_calls", lambda: False)
+    with sandbox.Sandbox() as box:
+        assert not box.filtered and any("processes" in gap for gap in box.gaps)
+        theirs = box.run([(1, f"{KERNEL}    return c.syscall({number}, 0, -3, 0)")], "f", [([], [], [])])["0_r0"]
+    assert theirs > 0 and theirs != mine
+
+
+@pytest.mark.parametrize("column, architecture", contain.MACHINES.values())
+def test_the_filter_of_both_machines(column, architecture):
+    """The program, run here: every listed call is refused, and clone by its flags, read and write pass."""
+    def verdict(number, argument=0, machine=architecture):
+        seen = {contain.ARCHITECTURE: machine, contain.NUMBER: number, contain.FIRST_ARGUMENT: argument}
+        program, line, value = contain.call_filter(column, architecture), 0, None
+        while True:
+            code, if_true, if_false, k = program[line]
+            if code == contain.RETURN:
+                return k
+            if code == contain.LOAD:
+                value, line = seen[k], line + 1
+                continue
+            holds = {contain.EQUAL: value == k, contain.AT_LEAST: value >= k, contain.ANY_BIT: bool(value & k)}[code]
+            line += 1 + (if_true if holds else if_false)
+    refused, clone = contain.REFUSE | errno.EPERM, contain.CLONE[column]
+    listed = {numbers[column] for calls in contain.CALLS.values() for numbers in calls.values()} - {None}
+    assert {verdict(number) for number in listed} == {refused}
+    assert verdict(clone, 17) == verdict(clone, contain.NEWUSER | contain.CLONE_THREAD) == refused
+    assert verdict(clone, 0x3D0F00) == contain.ALLOW  # the flags of pthread_create
+    assert verdict(contain.CLONE3) == contain.REFUSE | errno.ENOSYS
+    assert verdict(0, machine=0x40000003) == contain.KILL and verdict(contain.X32 + 1) == refused
+    assert {verdict(number) for number in ((0, 1, 9, 231), (63, 64, 222, 94))[column]} == {contain.ALLOW}
+
+
+def test_one_limit_of_memory_for_all_of_a_submission(child):
+    """Memory of forks, of shared files and of its own, together: a quarter of the limit each, five times."""
+    if not (child.filtered and child.isolated):
+        pytest.skip("no filter of system calls, or no namespaces, on this machine")
+    source = (f"import mmap\n{KERNEL}    held = []\n    for k in range(5):\n"
+              "        try:\n            if os.fork() == 0:\n                b = bytearray(1 << 26)\n                os.pause()\n"
+              "        except OSError: pass\n"
+              "        try:\n            d = os.memfd_create('x')\n            os.truncate(d, 1 << 26)\n"
+              "        except OSError: held.append(mmap.mmap(-1, 1 << 26))\n    return 3")
+    with pytest.raises(sandbox.NoAnswer):
+        child(source, memory=1 << 28)
 
 
 def test_limits_are_those_of_the_job(child):
@@ -267,7 +374,9 @@ def test_only_plain_arrays_are_read():
 def test_reasons_from_a_child_are_from_a_list():
     job = {"function": "f", "forbidden": [], "cells": [(1, "x")]}
     assert sandbox.explain(["raised", "Hunter2", "1", "1"], job) == "stopped with another exception in code cell 1, line 1"
-    assert sandbox.explain(["raised", "ValueError", "7", "2"], job) == "stopped with ValueError"
+    for cell, line in (("7", "1"), ("1", "2"), ("1", "0"), ("1", "-1")):  # what the notebook does not have
+        assert sandbox.explain(["raised", "ValueError", cell, line], job) == "stopped with ValueError"
+    assert sandbox.explain(["raised", "BytesWarning", "0", "0"], job) == "stopped with another exception"
     with pytest.raises(KeyError):
         sandbox.explain(["Hunter2", "", "0", "0"], job)
 
@@ -288,6 +397,70 @@ def test_a_seed_repeats_and_no_seed_does_not():
     question = PS1.questions[0]
     a, b, c = (question.ask(np.random.default_rng(seed))[1]["0_r0"] for seed in (1, 1, 2))
     assert np.array_equal(a, b) and not np.array_equal(a, c)
+
+
+IPYTHON = [  # each runs in Jupyter and stands in the cell of a right answer
+    "%%time\n{}  # is the sign right?", "!pip install -q numpy, don't ask (\n{}", "files = !ls\nt = %timeit -o -n1 -r1 1+1\n{}",
+    "%matplotlib inline\n{}\ntorch.log?\n?torch.log", "{}\n%timeit x = (1,  # why not 2?\n\nprint(0\n      % 3)"]
+FILLED = {  # the right answer, in the manner of a notebook
+    "a loop": "POWERS = {{}}\nfor k in range(3):\n    POWERS[k] = k\n{}", "append": "L = []\nL.append(1)\n{}",
+    "update": "CFG = {{}}\nCFG.update(one=1)\n{}", "walrus": "print(one := 1)\n{}", "setattr": "{}\nsetattr({name}, 'one', 1)"}
+USED = {"a loop": "POWERS[1]", "append": "L[0]", "update": "CFG['one']", "walrus": "one", "setattr": "weibull_inverse.one"}
+
+
+def test_honest_notebooks_get_their_points(tmp_path):
+    name = "weibull_inverse"
+    for number, form in enumerate(IPYTHON):
+        submissions.write(tmp_path / "subs", f"ipython{number}", submissions.notebook(
+            submissions.GOOD | {name: form.format(submissions.GOOD[name])}))
+    for what, form in FILLED.items():
+        answer = submissions.changed(name, ("return torch.exp(-power)", f"return {USED[what]} * torch.exp(-power)"))
+        submissions.write(tmp_path / "subs", what, submissions.notebook(submissions.GOOD | {name: form.format(answer, name=name)}))
+    rows, _ = graded(tmp_path / "subs", tmp_path / "out")
+    assert len(rows) == 10
+    for row in rows.values():
+        assert_points(row, set())
+
+
+def test_ctrl_c_stops_at_once_and_keeps_what_is_done(tmp_path, monkeypatch):
+    """The second function would run for a day; the interrupt comes while it does."""
+    endless = {name: f"def {name}(*a):\n    while True: pass" for name in submissions.GOOD}
+    submissions.write(tmp_path / "subs", "ann", submissions.notebook(submissions.GOOD))
+    for name in ("bob", "eve"):
+        submissions.write(tmp_path / "subs", name, submissions.notebook(endless))
+    real, asked = grade.grade_one, []
+
+    def with_time(cells, problems, box, seed):
+        asked.append(cells)
+        if len(asked) == 2:
+            days = [dataclasses.replace(question, seconds=86_400) for question in problems.questions]
+            problems = dataclasses.replace(problems, questions=days)
+            threading.Timer(0.5, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
+        return real(cells, problems, box, seed)
+
+    monkeypatch.setattr(grade, "grade_one", with_time)
+    said = []
+    with pytest.raises(KeyboardInterrupt):
+        grade.grade(tmp_path / "subs", tmp_path / "out", name="ps1", jobs=1, say=said.append)
+    with open(tmp_path / "out" / "grades.csv", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["student"] == "ann" and row["automatic"] == "18" and len(asked) == 2
+    assert "stopped after 1 of 3" in said[-1] and [path.name for path in (tmp_path / "out" / "feedback").iterdir()] == ["ann.md"]
+
+
+def test_a_mistake_of_the_grader_itself_stops_nobody(tmp_path, monkeypatch):
+    for name in ("ann", "bob"):
+        submissions.write(tmp_path / "subs", name, submissions.notebook(submissions.GOOD))
+    real, asked = grade.grade_one, []
+
+    def first_fails(*arguments):
+        asked.append(arguments)
+        return real(*arguments) if len(asked) > 1 else 1 / 0
+
+    monkeypatch.setattr(grade, "grade_one", first_fails)
+    rows, said = graded(tmp_path / "subs", tmp_path / "out", jobs=1)
+    assert rows["ann"]["automatic"] == "0" and "by hand" in rows["ann"]["remark"] and rows["bob"]["automatic"] == "18"
+    assert any("ann.ipynb: the grader failed with ZeroDivisionError" in line for line in said)
 
 
 def test_command(tmp_path):

@@ -84,7 +84,7 @@ def test_radial_is_the_papers_formula():
 @pytest.mark.parametrize("variant", ["orthogonal", "householder", "triangular"])
 @pytest.mark.parametrize("context_dim", [None, 3])
 def test_sylvester_has_orthonormal_columns_and_room_to_invert(variant, context_dim):
-    f = fl.Sylvester(6, 4, variant, context_dim).double()
+    f = fl.Sylvester(6, 4, variant, context_dim=context_dim).double()
     context = 10 * torch.randn(50, 3, dtype=D) if context_dim else None
     q, r, r2, _, _ = f._terms(f._params(context))
     assert torch.allclose(q.mT @ q, torch.eye(4, dtype=D).expand(*q.shape[:-2], 4, 4), atol=1e-12)

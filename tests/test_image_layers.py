@@ -8,6 +8,7 @@ import torch
 import flowlib as fl
 
 D = torch.float64
+BACKENDS = (torch.nn.attention.SDPBackend.FLASH_ATTENTION, torch.nn.attention.SDPBackend.MATH)
 
 
 def test_squeeze_puts_each_block_into_channels():
@@ -26,7 +27,7 @@ def test_sizes_that_cannot_be_halved(shape, n):
 # --- normalisation
 
 
-@pytest.mark.parametrize("shape", [(3,), (3, 4, 4)])
+@pytest.mark.parametrize("shape", [(3,), (3, 5), (3, 4, 4)])
 @pytest.mark.parametrize("inverse", [True, False])
 def test_actnorm_starts_from_data(shape, inverse):
     layer = fl.ActNorm(shape).double()
@@ -43,8 +44,29 @@ def test_actnorm_starts_from_data(shape, inverse):
 def test_actnorm_of_a_constant_channel_stays_finite():
     layer = fl.ActNorm((1, 2, 2))
     assert layer.initialize(torch.full((8, 1, 2, 2), 7.0)).isfinite().all() and layer.log_scale.isfinite().all()
-    with pytest.raises(ValueError, match="two values"):
-        fl.ActNorm(3).initialize(torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize("make", [fl.ActNorm, fl.DiagonalScale])
+@pytest.mark.parametrize("batch", [torch.zeros(1, 3), torch.tensor([[0.0, 1.0, 2.0], [0.0, 1.0, torch.nan]]), torch.zeros(2, 4),
+                                   torch.zeros(2, 3, dtype=torch.float64)])
+def test_a_start_from_data_that_do_not_do_sets_nothing(make, batch):
+    layer = make(3)
+    with pytest.raises(ValueError):
+        layer.initialize(batch)
+    assert not layer.initialized and not any(p.any() for p in layer.parameters())
+
+
+def test_a_flow_starts_as_a_whole_or_not_at_all():
+    """One image of 4 x 4 pixels fills the channels of the first scale with four values each, but those of the second with one."""
+    flow = fl.Glow((1, 4, 4), levels=17, scales=2, steps=1, hidden=4, context_dim=2)
+    before = copy.deepcopy(flow.state_dict())
+    x, context = torch.randint(17, (8, 1, 4, 4)).to(torch.uint8), torch.randn(8, 2)
+    for batch, given, message in ((x[:1], context[:1], "two values"), (x, None, "context")):
+        with pytest.raises(ValueError, match=message):
+            flow.initialize(batch, given)
+        assert all(torch.equal(before[k], v) for k, v in flow.state_dict().items())
+    flow.initialize(x, context)
+    assert all(m.initialized for m in flow.modules() if isinstance(m, fl.ActNorm))
 
 
 @pytest.mark.parametrize("shape", [(2,), (2, 4, 4)])
@@ -61,6 +83,17 @@ def test_batch_norm_in_training_and_evaluation(shape):
     before = layer.mean.clone()
     layer.eval()
     assert fl.checks.round_trip_error(layer, z) < 1e-9 and torch.equal(before, layer.mean)
+
+
+def test_batch_norm_of_too_few_values_leaves_its_moments_alone():
+    layer = fl.BatchNorm(2)
+    z, log_det = layer.inverse(torch.empty(0, 2))
+    assert z.shape == (0, 2) and log_det.shape == (0,)
+    with pytest.raises(ValueError, match="more than one value"):
+        layer.inverse(torch.tensor([[100.0, -50.0]]))
+    assert layer.mean.tolist() == [0, 0] and layer.var.tolist() == [1, 1]
+    layer.eval()
+    assert layer.inverse(torch.tensor([[100.0, -50.0]]))[1].isfinite().all()  # running moments need no batch
 
 
 # --- mixing channels
@@ -138,9 +171,29 @@ def test_the_split_prior_starts_as_a_plain_gaussian_and_then_looks_at_the_kept_h
         lambda v: plain.inverse(v)[0], x, 3)[:, y_after] != 0).sum()
 
 
+@pytest.mark.parametrize("make", [fl.Glow, fl.RealNVPImage])
+def test_a_model_without_a_split_prior_has_no_network_for_it(make):
+    bodies = [make((1, 8, 8), scales=2, steps=1, hidden=4, learn_prior=p).bijection.bijections[0] for p in (True, False)]
+    assert [len(body.priors) for body in bodies] == [1, 0]
+
+
+def test_the_split_prior_of_a_conditional_model_reads_the_context():
+    flow = fl.Glow((1, 4, 4), levels=17, scales=2, steps=1, hidden=4, context_dim=3)
+    body = flow.bijection.bijections[0].double()
+    torch.nn.init.normal_(body.priors[0].body[-1].weight)  # all couplings still are the identity
+    z, a, b = torch.randn(5, 16, dtype=D), *torch.eye(3, dtype=D)[:2]
+    assert not torch.allclose(body(z, a)[0], body(z, b)[0])
+    assert (body.inverse(body(z, a)[0], a)[0] - z).abs().max() < 1e-9
+    x, log_det = body(z, torch.stack([a, b])[:, None])  # a context may bring axes
+    assert x.shape == (2, 5, 1, 4, 4) and torch.allclose(log_det[1], body(z, b)[1])
+
+
 def test_layers_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"\(4, 4, 4\)"):
         fl.MultiScale((1, 8, 8), [fl.ActNorm((2, 4, 4))])
+    layers = [fl.ActNorm(s) for s in fl.scale_shapes((1, 8, 8), 2)]
+    with pytest.raises(ValueError, match="2 scales need as many"):
+        fl.MultiScale((1, 8, 8), layers, before=[fl.ActNorm((1, 8, 8))])
 
 
 # --- couplings
@@ -148,7 +201,7 @@ def test_layers_of_another_shape_are_refused():
 
 @pytest.mark.parametrize("mask, swap", [("channel", False), ("channel", True), ("checkerboard", False), ("checkerboard", True)])
 def test_what_a_mask_keeps_is_kept(mask, swap):
-    layer = fl.ImageCoupling((2, 4, 4), fl.Affine(), 8, mask, swap)
+    layer = fl.ImageCoupling((2, 4, 4), fl.Affine(), hidden=8, mask=mask, swap=swap)
     torch.nn.init.normal_(layer.net.body[-1].weight)
     z = torch.randn(3, 2, 4, 4)
     changed = layer(z)[0] != z
@@ -158,6 +211,39 @@ def test_what_a_mask_keeps_is_kept(mask, swap):
     else:
         expected[:] = fl.checkerboard(4, 4) if swap else ~fl.checkerboard(4, 4)
     assert torch.equal(changed.all(0), expected) and torch.equal(changed.any(0), expected)
+
+
+@pytest.mark.parametrize("net", ["conv", "residual", "attention"])
+@pytest.mark.parametrize("side", [4, 10])
+def test_one_image_at_a_time_and_second_derivatives(net, side):
+    """torch.func over images; and a gradient of a gradient, for which attention over many pixels needs torch's own switch."""
+    layer = fl.ImageCoupling((2, side, side), fl.Affine(), hidden=4, net=net).double()
+    torch.nn.init.normal_(layer.net.body[-1].weight, std=0.1)
+    x = torch.randn(3, 2, side, side, dtype=D, requires_grad=True)
+    with torch.nn.attention.sdpa_kernel([torch.nn.attention.SDPBackend.MATH] if side > 8 else list(BACKENDS)):
+        log_det = layer.inverse(x)[1]
+        assert torch.allclose(torch.func.vmap(lambda v: layer.inverse(v)[1])(x), log_det)
+        gradient, = torch.autograd.grad(log_det.sum(), x, create_graph=True)
+        assert torch.allclose(torch.func.vmap(torch.func.grad(lambda v: layer.inverse(v)[1]))(x), gradient)
+        second, = torch.autograd.grad(gradient.square().sum(), x)
+    step = torch.randn_like(x)
+    with torch.enable_grad():
+        ends = []
+        for t in (1e-5, -1e-5):
+            moved = (x + t * step).detach().requires_grad_()
+            ends.append(torch.autograd.grad(layer.inverse(moved)[1].sum(), moved)[0].square().sum())
+    assert (second * step).sum().item() == pytest.approx(((ends[0] - ends[1]) / 2e-5).item(), rel=1e-4, abs=1e-8)
+
+
+@pytest.mark.parametrize("make", [
+    lambda: fl.Glow((3, 8, 8), scales=2, steps=1, hidden=4), lambda: fl.RealNVPImage((3, 8, 8), scales=2, steps=1, hidden=4),
+    lambda: fl.FlowPlusPlus((3, 8, 8), scales=2, steps=1, hidden=4), lambda: fl.Pixels(fl.NICE(64, alternate=True), (1, 8, 8)),
+    lambda: fl.BatchNorm((2, 4, 4)), lambda: fl.Squeeze((1, 4, 4)),
+], ids=["Glow", "RealNVPImage", "FlowPlusPlus", "NICE", "BatchNorm", "Squeeze"])
+def test_the_meta_device_holds_a_model_that_takes_no_memory(make):
+    with torch.device("meta"):
+        model = make()
+    assert all(t.is_meta for t in (*model.parameters(), *model.buffers()))
 
 
 def test_a_context_of_images():
@@ -198,7 +284,7 @@ def test_the_declared_context_decides_not_the_shape_of_the_tensor():
     lambda: fl.RealNVPImage((1, 8, 8), norm="layer"),
     lambda: fl.RealNVPImage((1, 8, 8), norm="batch", save_memory=True),
     lambda: fl.Glow((1, 28, 28), scales=3),
-    lambda: fl.ActNorm((2, 2)),
+    lambda: fl.ActNorm(()),
     lambda: fl.LogisticMixtureCDF(0),
 ])
 def test_what_does_not_fit_is_refused(broken):
@@ -239,7 +325,7 @@ def test_learned_noise_is_a_density_on_its_cell():
 
 def test_reversible_gradients_are_ordinary_gradients():
     torch.manual_seed(0)
-    layers = [fl.Coupling(4, fl.Affine(), (16,), k % 2 == 1, context_dim=2) for k in range(6)] + [fl.Planar(4), fl.ActNorm(4)]
+    layers = [fl.Coupling(4, fl.Affine(), hidden=(16,), swap=k % 2 == 1, context_dim=2) for k in range(6)] + [fl.Planar(4), fl.ActNorm(4)]
     ordinary = fl.Compose(*layers).double()
     for p in ordinary.parameters():
         if not p.any():
@@ -261,7 +347,7 @@ def test_reversible_gradients_are_ordinary_gradients():
 def test_reversible_keeps_one_activation_however_deep():
     def kept(chain, depth):
         sizes = []
-        f = chain(*(fl.Coupling(8, fl.Affine(), (64,), k % 2 == 1) for k in range(depth)))
+        f = chain(*(fl.Coupling(8, fl.Affine(), hidden=(64,), swap=k % 2 == 1) for k in range(depth)))
         own = {p.data_ptr() for p in f.parameters()}
 
         def pack(t):

@@ -18,7 +18,54 @@ def test_integers_come_back(levels, dtype):
     assert v.dtype == dtype and bool(((v > 0) & (v < 1)).all())
     back, forward_log_det = f(v)
     assert back.dtype == x.dtype and torch.equal(back, x)
-    assert torch.allclose(log_det, -forward_log_det) and log_det[0].item() == pytest.approx(-math.log(levels), rel=1e-6)
+    assert torch.allclose(log_det, -forward_log_det)
+    assert log_det[0].item() == pytest.approx(-math.log(levels) + math.log1p(-2 * f.edge(dtype)), rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype, levels", [(torch.float16, 17), (torch.bfloat16, 2), (torch.float32, 2**19), (torch.float64, 2**24)])
+def test_a_coarse_dtype_is_right_or_refused(dtype, levels):
+    x = torch.cat([torch.arange(3), torch.arange(levels - 3, levels), torch.randint(levels, (2000,))]).clamp(0, levels - 1)
+    x = x.reshape(-1, 1, 1, 1)
+    for f in (fl.Dequantize(levels), fl.VariationalDequantize((1, 1, 1), levels, layers=1, hidden=4)):
+        f, coarse = f.to(dtype), torch.float32 if dtype == torch.float64 else dtype
+        assert torch.equal(f(f.inverse(x)[0])[0].long(), x)
+        broken = type(f)(**({"shape": (1, 1, 1)} if isinstance(f, fl.VariationalDequantize) else {}), levels=8 * levels).to(coarse)
+        if dtype != torch.bfloat16:
+            with pytest.raises(ValueError, match="coarse"):
+                broken.inverse(x)
+            with pytest.raises(ValueError, match="coarse"):
+                broken(torch.full((1, 1, 1, 1), 0.5, dtype=coarse))
+
+
+class Spiked(torch.nn.Module):
+    """A density on [0, 1]: uniform, but for a share that lies in narrow spikes."""
+
+    event_shape = (1, 1, 1)
+
+    def __init__(self, places, width, share):
+        super().__init__()
+        self.places, self.width, self.share = torch.as_tensor(places), width, share
+
+    def log_prob(self, v):
+        inside = ((v.double() - self.places).abs() < self.width / 2).sum(-1) / (len(self.places) * self.width)
+        return (1 - self.share + self.share * inside).log().flatten(1).sum(1)
+
+
+@pytest.mark.parametrize("width", [1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("learned", [False, True])
+def test_no_density_however_spiked_takes_the_bound_below_the_entropy(learned, width):
+    """Two equally likely values: one bit. Noise with atoms, as of a clamp, is found by spikes at these atoms."""
+    torch.manual_seed(0)
+    noise = fl.VariationalDequantize((1, 1, 1), 2, layers=2, hidden=4) if learned else fl.Dequantize(2)
+    for name, parameter in noise.named_parameters():
+        if name.endswith("body.4.bias"):
+            torch.nn.init.constant_(parameter, 5.0)  # wide: much of the noise is near the edges
+    x = torch.arange(2).repeat(200_000).reshape(-1, 1, 1, 1)
+    edges = [noise.edge(torch.float32), 2.0**-9]
+    places = [(k + side) / 2 for k in (0, 1) for edge in edges for side in (edge, 1 - edge)]
+    with torch.no_grad():
+        bits = -fl.Flow(Spiked(places, width, 0.5 if learned else 2.0**-8), noise).log_prob(x) / math.log(2)
+    assert 1 - 3 * bits.std() / len(x) ** 0.5 < bits.mean() < (7 if learned else 1.01)
 
 
 def test_integers_come_back_under_autocast():
@@ -53,6 +100,38 @@ def test_logit_preprocessing_of_uniform_pixels():
     assert torch.allclose(bits, torch.full_like(bits, 8.152003), atol=1e-6)
 
 
+@pytest.mark.parametrize("make", [
+    lambda **options: fl.Pixels(fl.RealNVP(64, layers=2), (1, 8, 8), levels=17, **options),
+    lambda **options: fl.Glow((1, 8, 8), levels=17, scales=2, steps=1, hidden=4, **options),
+    lambda **options: fl.RealNVPImage((1, 8, 8), levels=17, scales=2, steps=1, hidden=4, **options),
+    lambda **options: fl.FlowPlusPlus((1, 8, 8), levels=17, scales=2, steps=1, hidden=4, components=2, variational=False, **options),
+], ids=["Pixels", "Glow", "RealNVPImage", "FlowPlusPlus"])
+def test_preprocessing_is_the_same_map_in_every_model_and_is_saved(make, tmp_path):
+    x = torch.randint(17, (5, 1, 8, 8)).to(torch.uint8)
+
+    def made(name):
+        torch.manual_seed(0)
+        return make(preprocess=name)
+
+    def scored(model):
+        torch.manual_seed(1)
+        return model.log_prob(x)
+
+    *body, noise = made("scale").bijection.bijections
+    torch.manual_seed(1)
+    v, noise_log_det = noise.inverse(x)
+    for name, alpha in (("scale", None), ("centre", None), ("logit", 0.05), (1e-5, 1e-5)):
+        s = v if alpha is None else alpha + (1 - 2 * alpha) * v
+        y = {"scale": v, "centre": v - 0.5}.get(name, torch.logit(s))
+        slope = torch.ones_like(v) if alpha is None else (1 - 2 * alpha) / (s * (1 - s))
+        z, log_det = fl.Compose(*body).inverse(y)
+        model = made(name)
+        expected = model.base.log_prob(z) + log_det + slope.log().flatten(1).sum(1) + noise_log_det
+        assert torch.allclose(scored(model), expected, atol=2e-3)
+        fl.save(model, tmp_path)
+        assert torch.equal(scored(fl.load(tmp_path)), scored(model))
+
+
 def test_nice_unit_conversion():
     """T3.21: 1980.50 nats on [0, 1] are 4.355539 bits/dim."""
     assert bits_per_dim(1980.50 - 784 * math.log(256), 784) == pytest.approx(4.355539, abs=1e-6)
@@ -79,6 +158,7 @@ def test_pixels_out_of_range_have_probability_zero():
 @pytest.mark.parametrize("broken", [
     lambda: fl.Pixels(fl.RealNVP(63), (1, 8, 8)),
     lambda: fl.Pixels(fl.RealNVP(64), (1, 8, 8), preprocess="tanh"),
+    lambda: fl.Glow((1, 8, 8), preprocess=0.5),
     lambda: fl.Dequantize(1),
     lambda: fl.Dequantize(256).inverse(torch.zeros(1, 1, 2, 2)),
     lambda: fl.Dequantize(256).inverse(torch.zeros(2, 2, dtype=torch.uint8)),

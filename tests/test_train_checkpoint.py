@@ -22,14 +22,7 @@ ROOT = Path(__file__).parents[1]
 COMMAND = ["--model", "nice-flat", "--data", "digits", "--steps", "1200", "--layers", "2", "--hidden", "16",
            "--patience", "99"]
 fit = functools.partial(fit, cpu=True, progress=False)
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def steps_done(folder):
@@ -167,7 +160,8 @@ def test_an_objective_that_changes_on_the_way_resumes_bit_for_bit(tmp_path):
             return x.square().sum(-1)
 
         objective = ReverseKL(flow, energy, anneal=lambda done: 0.01 + 0.99 * done)
-        return fit(flow, None, objective=objective, steps=20, eval_every=4, batch_size=16, lr=1e-2, out=out, resume=resume)
+        return fit(flow, None, objective=objective, steps=20, eval_every=4, batch_size=16, lr=1e-2, out=out,
+                   resume=resume)
 
     with pytest.raises(Stop):
         run(tmp_path / "a", stop_at=11)
@@ -180,7 +174,7 @@ def test_running_moments_resume_bit_for_bit(tmp_path):
     """Batch normalisation changes buffers in every pass, also in the one that is made before anything is written."""
     def normalised():
         torch.manual_seed(4)
-        return Flow(StandardNormal(2), Compose(BatchNorm(2), Coupling(2, Affine(), (8,))))
+        return Flow(StandardNormal(2), Compose(BatchNorm(2), Coupling(2, Affine(), hidden=(8,))))
 
     for step, done in ((2, 0), (9, 8)):
         flow, out = normalised(), tmp_path / f"a{step}"
@@ -268,12 +262,20 @@ def test_only_the_same_run_is_resumed(tmp_path):
         train(tmp_path / "a", flow, resume=True)
     assert all(map(torch.equal, flow.parameters(), before))  # not half of the one and half of the other
     x = torch.randn(300, 2)
-    with pytest.raises(ValueError, match="another data content: training was .*, is .*, validation was"):
+    with pytest.raises(ValueError, match="another data content; a resumed run keeps them"):
         fit(make(), x[:200], x[200:], steps=40, batch_size=64, eval_every=8, out=tmp_path / "a", resume=True)
-    with pytest.raises(ValueError, match="another settings: optimizer was AdamW, is SGD"):
+    with pytest.raises(ValueError, match="another optimizer"):
         train(tmp_path / "a", resume=True, optimizer=torch.optim.SGD)
-    with pytest.raises(ValueError, match="another settings: precision was None, is bf16"):
+    with pytest.raises(ValueError, match="another precision: was None, is bf16"):
         train(tmp_path / "a", resume=True, precision="bf16")
+
+
+def test_an_optimizer_is_resumed_with_its_settings(tmp_path):
+    options = {"optimizer": lambda groups: torch.optim.SGD(groups, momentum=0.9)}
+    interrupted(tmp_path / "a", **options)
+    with pytest.raises(ValueError, match="another optimizer: momentum was 0.9, is 0.5"):
+        train(tmp_path / "a", resume=True, optimizer=lambda groups: torch.optim.SGD(groups, momentum=0.5))
+    train(tmp_path / "a", resume=True, **options)
     with pytest.raises(FileExistsError, match="is not empty"):
         train(tmp_path / "a")
 
@@ -284,3 +286,96 @@ def test_a_resumed_run_does_not_keep_its_checkpoint_mapped(tmp_path):
     interrupted(tmp_path / "a")
     tensors, _ = checkpoint.read(tmp_path / "a" / "training.safetensors")
     assert tensors and str(tmp_path) not in Path("/proc/self/maps").read_text()
+
+
+@pytest.mark.parametrize("files", [["model.json", "model.safetensors"], ["notes.txt"]])
+def test_a_folder_of_something_else_is_never_written_into(tmp_path, files):
+    for name in files:
+        (tmp_path / name).write_text("mine")
+    with pytest.raises(FileExistsError, match="is not empty and holds no training.safetensors to go on from"):
+        train(tmp_path, resume=True)
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(files, "mine")
+
+
+@pytest.mark.parametrize("damage", [
+    lambda path: path.unlink(), lambda path: path.write_bytes(path.read_bytes()[:100]),
+    lambda path: path.write_bytes(b""),
+], ids=["removed", "cut", "empty"])
+@pytest.mark.parametrize("name", ["model.json", "model.safetensors"])
+def test_a_finished_run_writes_its_model_again(tmp_path, name, damage):
+    train(tmp_path / "a")
+    whole = (tmp_path / "a" / name).read_bytes()
+    damage(tmp_path / "a" / name)
+    train(tmp_path / "a", resume=True)
+    assert (tmp_path / "a" / name).read_bytes() == whole
+    load(tmp_path / "a")
+
+
+def test_other_data_of_the_same_shape_are_another_run(tmp_path):
+    interrupted(tmp_path / "a")
+    x = torch.randn(200, 2, generator=torch.Generator().manual_seed(99))
+    with pytest.raises(ValueError, match="another data content"):
+        fit(make(), x, x[:50], steps=40, batch_size=64, eval_every=8, lr=1e-3, out=tmp_path / "a", resume=True)
+
+
+def test_another_model_with_the_same_weights_is_another_run(tmp_path):
+    def flow(bound):
+        return Flow(StandardNormal(2), Compose(Coupling(2, Affine(bound=bound), hidden=(16,))))
+
+    with pytest.raises(Stop):
+        train(tmp_path / "a", f := flow(2.0), objective=Interrupted(f, 21, stop))
+    with pytest.raises(ValueError, match="belongs to a run with another model"):
+        train(tmp_path / "a", flow(3.0), resume=True)
+
+
+def test_a_second_run_in_one_folder_is_refused(tmp_path):
+    """While the first is at work; and it goes on unharmed."""
+    said = []
+
+    def second(step):
+        if step == 8:
+            for options in ({}, {"resume": True}):
+                with pytest.raises((BlockingIOError, FileExistsError)) as caught:
+                    train(tmp_path / "a", **options)
+                said.append(str(caught.value))
+
+    train(tmp_path / "a", watch=second)
+    assert "is not empty" in said[0] and f"another run is at work in {tmp_path / 'a'}" == said[1]
+    train(tmp_path / "b")
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+
+
+def test_two_runs_that_find_the_same_empty_folder(tmp_path):
+    """Both have looked; the one that comes second to the lock is refused, at work or done."""
+    with checkpoint.claimed(tmp_path / "a", None):
+        with pytest.raises(BlockingIOError, match="another run is at work"), checkpoint.claimed(tmp_path / "a", None):
+            pass
+        (tmp_path / "a" / "training.safetensors").write_bytes(b"state")
+    with pytest.raises(FileExistsError, match="another run has begun"), checkpoint.claimed(tmp_path / "a", None):
+        pass
+
+
+def test_a_run_that_is_killed_before_its_first_checkpoint_can_begin_again(tmp_path):
+    """SIGKILL at the moment when the model is there and the training state is not; a lock and a part are left."""
+    code = ("import os, sys; from pathlib import Path; from flowlib.train import checkpoint\n"
+            "folder = Path(sys.argv[1])\nwith checkpoint.claimed(folder, None):\n"
+            "    (folder / 'model.json').write_text('half')\n"
+            "    (folder / '.training.safetensors.1.part').write_text('half')\n"
+            "    os.kill(os.getpid(), 9)")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a")], env=environment)
+    assert killed.returncode == -signal.SIGKILL and len(list((tmp_path / "a").iterdir())) == 3
+    with pytest.raises(FileExistsError, match="is not empty"):
+        train(tmp_path / "a")
+    train(tmp_path / "a", resume=True)
+    train(tmp_path / "b")
+    assert_same_run(tmp_path / "a", tmp_path / "b")
+    left = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert left == ["model.json", "model.safetensors", "training.safetensors"]
+
+
+def test_a_run_without_a_checkpoint_leaves_nothing(tmp_path):
+    with pytest.raises(Stop), checkpoint.claimed(tmp_path / "a", None):
+        (tmp_path / "a" / "model.json").write_text("{}")
+        raise Stop
+    assert not list((tmp_path / "a").iterdir())

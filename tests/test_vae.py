@@ -89,9 +89,9 @@ def test_importance_weighting_rises_towards_the_evidence(model):
 
 
 @pytest.mark.parametrize("layers", [
-    lambda: [], lambda: [fl.Planar(4, 8)], lambda: [fl.Radial(4, 8)], lambda: [fl.Sylvester(4, 2, context_dim=8)],
-    lambda: [fl.Householder(4, 3, 8)], lambda: [fl.LinearIAF(4, 8)], lambda: [fl.ConvexLinearIAF(4, 3, 8)],
-    lambda: [fl.Coupling(4, fl.Affine(), (8,), context_dim=8)],
+    lambda: [], lambda: [fl.Planar(4, context_dim=8)], lambda: [fl.Radial(4, context_dim=8)], lambda: [fl.Sylvester(4, 2, context_dim=8)],
+    lambda: [fl.Householder(4, 3, context_dim=8)], lambda: [fl.LinearIAF(4, context_dim=8)], lambda: [fl.ConvexLinearIAF(4, 3, context_dim=8)],
+    lambda: [fl.Coupling(4, fl.Affine(), hidden=(8,), context_dim=8)],
 ], ids=["diagonal", "planar", "radial", "sylvester", "householder", "linear IAF", "convex linear IAF", "coupling"])
 def test_every_flow_is_a_posterior(layers):
     from flowlib.train import fit
@@ -110,7 +110,7 @@ def test_every_flow_is_a_posterior(layers):
 def test_the_gradient_of_the_bound_is_that_of_its_value():
     """With the random numbers fixed, autograd against central differences, for encoder, flow and decoder at once."""
     torch.manual_seed(3)
-    vae = VAE(nn.Linear(5, 8), posterior(3, 8, fl.Planar(3, 8), fl.Sylvester(3, 2, context_dim=8)), nn.Linear(3, 5), 0.7).double()
+    vae = VAE(nn.Linear(5, 8), posterior(3, 8, fl.Planar(3, context_dim=8), fl.Sylvester(3, 2, context_dim=8)), nn.Linear(3, 5), 0.7).double()
     x = torch.randn(4, 5, dtype=D)
     parameters = list(vae.parameters())
     direction = [torch.randn_like(p) for p in parameters]

@@ -16,7 +16,8 @@ from setup_cell import address
 
 # The floors from the ground up: what a folder or a module stands on is further up in this list.
 FLOORS = {
-    "The contract": ("atomic", "saving", "numerics", "seeds", "core", "bases", "reversible", "checks", "maps", "recipes", "command"),
+    "The contract": ("atomic", "arguments", "likeness", "saving", "numerics", "seeds", "describe", "core", "bases", "reversible",
+                     "checks", "maps", "recipes", "command"),
     "Maps of one number, networks": ("elementwise", "nets"),
     "Layers": ("finite", "coupling", "images"),
     "Models": ("coupling.nice", "coupling.realnvp", "coupling.nsf", "coupling.glow", "coupling.flowpp", "images.pixels", "vae"),

@@ -259,7 +259,7 @@ def stable_output(lesson, lessons):
         if {"nbval-ignore-output", "nbval-skip"} & set(lesson.tags(cell)):
             yield f"cell {cell['id']} asks not to be compared"
         if "trained" in lesson.tags(cell) and "assert " not in lesson.source(cell):
-            yield f"cell {cell['id']} is tagged trained, so its figure is only compared from a distance, and asserts nothing"
+            yield f"cell {cell['id']} is tagged trained, so its figure is compared from afar, and asserts nothing"
         shown = [text(out.get("text", "")) for out in cell["outputs"]] + lesson.outputs(cell, "text/plain")
         for found in UNSTABLE.finditer("\n".join(shown)):
             yield f"cell {cell['id']} prints {found[0]!r}, which differs from run to run"

@@ -28,6 +28,8 @@ UNPUBLISHED = '''\
 # Set-up. In a clone, or where flowlib is installed, this changes nothing.
 import importlib.util, os, sys
 
+REPOSITORY = COMMIT = ""  # there is no public address yet
+
 ''' + FIND + '''\
         raise ModuleNotFoundError("flowlib is not here, and has no public address yet to install it from: "
                                   "open this notebook in a clone of its repository, or `pip install` the clone first")'''

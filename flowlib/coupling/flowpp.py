@@ -4,14 +4,14 @@ from __future__ import annotations
 import math
 
 from ..bases import StandardNormal
-from ..core import Compose, Flow, Inverse, declared_context
+from ..core import Compose, Flow, declared_context
 from ..elementwise.mixture import LogisticMixtureCDF
 from ..images.conv1x1 import InvertibleConv1x1
 from ..images.dequantize import Dequantize
 from ..images.multiscale import MultiScale, scale_shapes
 from ..images.norms import ActNorm
+from ..images.preprocess import preprocessing
 from ..images.variational import VariationalDequantize
-from ..maps import Logit
 from ..recipes import Recipe, Settings
 from .image import ImageCoupling
 
@@ -23,7 +23,8 @@ class FlowPlusPlus(Flow):
     with self-attention, variational dequantization; checkerboard couplings at full resolution, then scales with channel
     couplings. `log_prob` is a lower bound and random. Call `initialize(batch)` first (`train.fit` does).
 
-    Cost: one pass of all networks, both ways; sampling also a root search in every coupling.
+    Cost: one pass of all networks, both ways; sampling also a root search in every coupling. Second derivatives need the
+    unfused attention: `with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`.
 
     Args:
         shape: (C, H, W), H and W divisible by 2^scales.
@@ -36,6 +37,8 @@ class FlowPlusPlus(Flow):
         context_shape: In its place, the shape of one context: (K,), or (K, H', W') for images.
         variational: Whether the noise is learned; uniform if not.
         blocks: Of each network: gated convolutions and attention (10 in the paper).
+        preprocess: What the flow sees of a pixel: "scale", "centre", "logit" or the logit's alpha
+            (`flowlib.images.preprocess`).
 
     Raises:
         ValueError: A height or width that cannot be halved so often.
@@ -47,21 +50,21 @@ class FlowPlusPlus(Flow):
         torch.Size([2])
     """
 
-    def __init__(self, shape: tuple[int, int, int], levels: int = 256, scales: int = 2, steps: int = 4, hidden: int = 32,
+    def __init__(self, shape: tuple[int, int, int], *, levels: int = 256, scales: int = 2, steps: int = 4, hidden: int = 32,
                  components: int = 8, context_dim: int | None = None, variational: bool = True,
-                 blocks: int = 2, context_shape: tuple[int, ...] | None = None):
+                 blocks: int = 2, context_shape: tuple[int, ...] | None = None, preprocess: str | float = "logit"):
         context_shape = declared_context(context_dim, context_shape)
 
         def chain(shape, mask):
             return Compose(*(f for k in range(steps) for f in (
-                ImageCoupling(shape, LogisticMixtureCDF(components), hidden, mask, swap=k % 2 == 1, net="attention", blocks=blocks,
+                ImageCoupling(shape, LogisticMixtureCDF(components), hidden=hidden, mask=mask, swap=k % 2 == 1, net="attention", blocks=blocks,
                               context_shape=context_shape),
                 *([InvertibleConv1x1(shape)] if shape[0] > 1 else []), ActNorm(shape))))
 
         body = MultiScale(shape, [chain(s, "channel") for s in scale_shapes(shape, scales)], hidden=hidden)
         noise = VariationalDequantize(shape, levels, hidden=hidden) if variational else Dequantize(levels)
         super().__init__(StandardNormal(math.prod(shape)),
-                         Compose(body, chain(tuple(shape), "checkerboard"), Inverse(Logit(0.05, ndim=3)), noise))
+                         Compose(body, chain(tuple(shape), "checkerboard"), *preprocessing(preprocess), noise))
         self.levels = levels
 
 

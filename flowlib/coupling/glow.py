@@ -10,7 +10,7 @@ from ..images.conv1x1 import InvertibleConv1x1
 from ..images.dequantize import Dequantize
 from ..images.multiscale import MultiScale, scale_shapes
 from ..images.norms import ActNorm
-from ..maps import AffineMap
+from ..images.preprocess import preprocessing
 from ..recipes import Recipe, Settings
 from ..reversible import Reversible
 from .image import ImageCoupling
@@ -21,10 +21,10 @@ __all__ = ["Glow"]
 class Glow(Flow):
     r"""Glow (Kingma and Dhariwal 2018, arXiv:1807.03039) over integer pixels.
 
-    A step is, to the latent: ActNorm, `InvertibleConv1x1`, affine `ImageCoupling`. `steps` of them make a scale, after which
-    half of the channels is factored out and Gaussianised given the other half (`MultiScale`: the split prior, which
-    starts as a plain Gaussian). Pixels become $v - 1/2$ with v uniformly dequantized, so `log_prob` is a lower bound and random.
-    Call `initialize(batch)` first (`train.fit` does). Cost: one pass of all networks, both ways.
+    A step is, to the latent: ActNorm, `InvertibleConv1x1`, affine `ImageCoupling`. `steps` of them make a scale, after
+    which half of the channels is factored out and Gaussianised given the other half and the context (`MultiScale`: the
+    split prior, which starts as a plain Gaussian). Pixels are uniformly dequantized, so `log_prob` is a lower bound and
+    random. Call `initialize(batch)` first (`train.fit` does). Cost: one pass of all networks, both ways.
 
     Args:
         shape: (C, H, W), H and W divisible by 2^scales.
@@ -36,9 +36,11 @@ class Glow(Flow):
         context_shape: In its place, the shape of one context: (K,), or (K, H', W') for images.
         learn_prior: Whether the factored-out half is Gaussianised given the other.
         save_memory: Recompute activations in the backward pass (`Reversible`).
+        preprocess: What the flow sees of a pixel: "scale", "centre", "logit" or the logit's alpha
+            (`flowlib.images.preprocess`).
 
     Raises:
-        ValueError: A height or width that cannot be halved so often.
+        ValueError: A height or width that cannot be halved so often, or an unknown preprocessing.
 
     Example:
         >>> import torch; from flowlib import Glow
@@ -46,18 +48,19 @@ class Glow(Flow):
         torch.Size([5])
     """
 
-    def __init__(self, shape: tuple[int, int, int], levels: int = 256, scales: int = 3, steps: int = 8, hidden: int = 64,
+    def __init__(self, shape: tuple[int, int, int], *, levels: int = 256, scales: int = 3, steps: int = 8, hidden: int = 64,
                  context_dim: int | None = None, learn_prior: bool = True, save_memory: bool = False,
-                 context_shape: tuple[int, ...] | None = None):
+                 context_shape: tuple[int, ...] | None = None, preprocess: str | float = "centre"):
         context_shape = declared_context(context_dim, context_shape)
         chain = Reversible if save_memory else Compose
 
         def step(shape):
-            return ImageCoupling(shape, Affine(), hidden, context_shape=context_shape), InvertibleConv1x1(shape), ActNorm(shape)
+            return ImageCoupling(shape, Affine(), hidden=hidden, context_shape=context_shape), InvertibleConv1x1(shape), ActNorm(shape)
 
         layers = [chain(*(f for _ in range(steps) for f in step(s))) for s in scale_shapes(shape, scales)]
         body = MultiScale(shape, layers, hidden=hidden, learn_prior=learn_prior)
-        super().__init__(StandardNormal(math.prod(shape)), Compose(body, AffineMap(1.0, 0.5, ndim=3), Dequantize(levels)))
+        super().__init__(StandardNormal(math.prod(shape)),
+                         Compose(body, *preprocessing(preprocess), Dequantize(levels)))
         self.levels = levels
 
 

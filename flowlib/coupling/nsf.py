@@ -30,10 +30,10 @@ class NSF(Flow):
         torch.Size([3, 2])
     """
 
-    def __init__(self, dim: int, layers: int = 4, hidden: tuple[int, ...] = (64, 64), bins: int = 8, box: float = 5.0,
+    def __init__(self, dim: int, *, layers: int = 4, hidden: tuple[int, ...] = (64, 64), bins: int = 8, box: float = 5.0,
                  context_dim: int | None = None):
         spline = RationalQuadraticSpline(bins, box)
-        couplings = [Coupling(dim, spline, hidden, swap=k % 2 == 1, context_dim=context_dim) for k in range(layers)]
+        couplings = [Coupling(dim, spline, hidden=hidden, swap=k % 2 == 1, context_dim=context_dim) for k in range(layers)]
         super().__init__(StandardNormal(dim), Compose(*couplings))
 
 

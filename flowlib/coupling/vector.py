@@ -2,16 +2,19 @@
 from the part that stayed. Its Jacobian is triangular, its inverse is as cheap as itself, and the network may be any."""
 from __future__ import annotations
 
-import torch
+from collections.abc import Callable
 
-from ..core import Bijection
+from torch import Tensor, nn
+
+from ..elementwise.base import ElementwiseMap
 from ..nets.mlp import MLP
+from .halves import Halves
 
 __all__ = ["Coupling"]
 
 
-class Coupling(Bijection):
-    r"""$x_a = z_a,\quad x_b = g(z_b;\, \theta(z_a, c))$ for an elementwise map g and a conditioner $\theta$ (an MLP).
+class Coupling(Halves):
+    r"""$x_a = z_a,\quad x_b = g(z_b;\, \theta(z_a, c))$ for an elementwise map g and a conditioner $\theta$ (any network).
 
     $$\frac{\partial x}{\partial z} = \begin{pmatrix} I & 0 \\ * & \operatorname{diag} g' \end{pmatrix}, \qquad
     \log|\det| = \sum_{i \in b} \ln g'(z_i)$$
@@ -21,47 +24,39 @@ class Coupling(Bijection):
     Args:
         dim: D. The first D // 2 coordinates are kept, the others moved.
         elementwise: The map g: `Additive()`, `Affine()`, `RationalQuadraticSpline()`, ...
-        hidden: Widths of the network's hidden layers.
-        swap: Keep the last D - D // 2 coordinates instead, and move the first.
+        hidden: Widths of the hidden layers of the usual network, an MLP with ReLU.
+        swap: Keep the last D - D // 2 coordinates instead, and move the first (or what the mask does not keep).
         context_dim: Width of a context that the network also reads, or None.
+        net: Another network: a function of (inputs, outputs, context_dim) that makes a module, which is called with
+            x (..., inputs), and where there is one a context (..., context_dim) that broadcasts against it, and gives
+            (..., outputs). A last layer that starts at zero makes the coupling start as the identity.
+        mask: Another split: a boolean tensor (D,), True where a coordinate is kept; the network then reads all D, zeros where
+            it is False.
 
     Raises:
-        ValueError: D = 1 without a context: there is nothing to read from.
+        ValueError: D = 1 without a context: there is nothing to read from; what is no elementwise map or mask.
 
     Papers: Dinh et al. (2015), arXiv:1410.8516, section 3.1; Dinh et al. (2017), arXiv:1605.08803, section 3.2.
 
     Example:
-        >>> from flowlib import Affine, Coupling
+        >>> import torch; from flowlib import Affine, Coupling
         >>> x, log_det = Coupling(4, Affine())(torch.ones(10, 4)); x.shape, log_det.shape
         (torch.Size([10, 4]), torch.Size([10]))
     """
 
-    def __init__(self, dim: int, elementwise, hidden: tuple[int, ...] = (64, 64), swap: bool = False,
-                 context_dim: int | None = None):
+    axis = -1
+
+    def __init__(self, dim: int, elementwise: ElementwiseMap, *, hidden: tuple[int, ...] = (64, 64), swap: bool = False,
+                 context_dim: int | None = None, net: Callable[[int, int, int | None], nn.Module] | None = None,
+                 mask: Tensor | None = None):
         super().__init__()
         if dim < 1 or (dim == 1 and context_dim is None):
             raise ValueError(f"a coupling needs dim >= 2, or a context for dim 1; got dim={dim}, context_dim={context_dim}")
         self.event_shape = self.latent_shape = (dim,)
-        self.elementwise, self.context_dim = elementwise, context_dim
-        self.cut = dim // 2
-        self.swap = swap and dim > 1
-        moved = self.cut if self.swap else dim - self.cut
-        self.net = MLP(dim - moved, moved * elementwise.n_params, hidden, context_dim)
+        self.context_dim = context_dim
+        inputs, moved = self._divide(elementwise, mask, swap and dim > 1)
+        outputs = moved * elementwise.n_params
+        self.net = MLP(inputs, outputs, hidden, context_dim) if net is None else net(inputs, outputs, context_dim)
 
-    def _move(self, value, context, g):
-        context = context if self.context_shape is not None else None
-        first, last = value.split_with_sizes([self.cut, value.shape[-1] - self.cut], -1)
-        kept, moved = (last, first) if self.swap else (first, last)
-        # (..., moved, n_params), in memory the other way round, so that each parameter lies together for all coordinates;
-        # under autocast the network is bfloat16, the map and its log-det are not
-        params = self.net(kept, context).to(value.dtype).unflatten(-1, (self.elementwise.n_params, -1)).mT
-        if context is not None:  # which may have brought batch axes
-            kept, moved = (part.expand(*params.shape[:-2], -1) for part in (kept, moved))
-        moved, log_slope = g(moved, params)
-        return torch.cat([moved, kept] if self.swap else [kept, moved], -1), log_slope.sum(-1)
-
-    def forward(self, z, context=None):
-        return self._move(z, context, self.elementwise.forward)
-
-    def inverse(self, x, context=None):
-        return self._move(x, context, self.elementwise.inverse)
+    def _read(self, kept, context):
+        return self.net(kept) if self.context_shape is None else self.net(kept, context)

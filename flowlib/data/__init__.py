@@ -51,9 +51,9 @@ def load(name: str, split: str = "train", *, levels: int | None = None, size: in
     A class without a network can share one cache: `python -m http.server` in it, and `FLOWLIB_MIRROR=http://host:8000`.
 
     Args:
-        name: `digits`, `mnist-small`, `fashion-mnist-small`, `cifar10-small`, `mnist`, `fashion-mnist`, `cifar10`, or the path
-            of a folder of AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF or WebP images: of whatever depth, in 8-bit colours,
-            over white where they are transparent. Other files are named in a warning and skipped.
+        name: `digits`, `mnist-small`, `fashion-mnist-small`, `cifar10-small`, `mnist`, `fashion-mnist`, `cifar10`, or
+            the path of a folder of AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF or WebP images, of whatever depth
+            in 8-bit colours, over white where they are transparent. Other files are named in a warning and skipped.
         split: `train`, `val` or `test`; disjoint.
         levels: Quantise the pixels to fewer levels: 32 for the 5-bit images of the Glow paper. None keeps them all.
         size: Height and width to which the images of a folder are cropped and resized, at most 4096; None: 32.
@@ -62,10 +62,10 @@ def load(name: str, split: str = "train", *, levels: int | None = None, size: in
         The images, their labels and the number of levels.
 
     Raises:
-        ValueError: For an unknown name or split, the message lists the known ones; for more levels than there are, or a size
-            where there is no folder.
-        DataError: For a corrupt file (named, with what is wrong), where there is neither file nor network, and for a folder
-            without images.
+        ValueError: For an unknown name or split, the message lists the known ones; for more levels than there are, or a
+            size where there is no folder.
+        DataError: For a corrupt file (named, with what is wrong), where there is neither file nor network, and for a
+            folder without images.
         ImportError: Where a set needs a package that is not installed; the message says which.
 
     Example:

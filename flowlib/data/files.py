@@ -91,7 +91,7 @@ def _cached_or_downloaded(name: str, source: Source, file: str) -> dict[str, byt
         warnings.warn(f"{error}; downloading it again", stacklevel=5)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder / ".lock", wait=PATIENCE):  # of several processes one downloads, and the others find the file
+        with locked(folder / ".lock", wait=PATIENCE):  # of several processes one downloads, the others find the file
             sweep(folder)
             with suppress(DataError):
                 if found := _local(folder, source, file):
@@ -220,10 +220,10 @@ class _Capped:
 
 
 def _stream(pooch, url: str, output: _Capped) -> None:
-    """Download into `output`. DataError for whatever the mirror does wrong, being too slow included; OSError for the disk.
+    """Download into `output`. DataError for whatever the mirror does wrong, as being too slow; OSError for the disk.
 
-    The work is done in a thread of its own, which is left alone when the time is up: a mirror that sends one byte now and
-    then, of its headers or of an encrypted connection, never lets the call return.
+    The work is done in a thread of its own, which is left alone when the time is up: a mirror that sends one byte now
+    and then, of its headers or of an encrypted connection, never lets the call return.
     """
     from tqdm import tqdm
 

@@ -9,16 +9,16 @@ import numpy as np
 from .files import DataError
 
 SHARES = {"test": range(0, 1), "val": range(1, 2), "train": range(2, 10)}  # of ten
-FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # none that starts another program, as EPS
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")  # EPS would start another program
 LARGEST = 4096  # height and width
 
 
 def read(path: Path, split: str, size: int) -> tuple[np.ndarray, None, int]:
     """x uint8 (N, 3, size, size) with 256 levels; no labels.
 
-    A file belongs to a split by the SHA-256 of its content: new files move no old one, and two copies of a picture never
-    lie on both sides. Files that cannot be read as images are named in one warning, and skipped (those in no known format,
-    with the training images); hidden ones are ignored. Of an animation or a book of pages, the first image counts.
+    A file belongs to a split by the SHA-256 of its content: new files move no old one, and two copies of a picture
+    never lie on both sides. Files that cannot be read as images are named in one warning, and skipped (those in no
+    known format, with the training images); hidden ones are ignored. Of several images in one file the first counts.
     """
     try:
         from PIL import Image, ImageOps, UnidentifiedImageError
@@ -45,11 +45,11 @@ def read(path: Path, split: str, size: int) -> tuple[np.ndarray, None, int]:
                 reason = "none of these formats" if isinstance(error, UnidentifiedImageError) else error
                 broken.append(f"{file} ({' '.join(str(reason).split()) or type(error).__name__})")
     if broken:
-        warnings.warn(f"{len(broken)} of {len(files)} files could not be read as images ({', '.join(formats)}) and are skipped:\n"
-                      + "\n".join(f"  {one}" for one in broken), stacklevel=3)
+        warnings.warn(f"{len(broken)} of {len(files)} files could not be read as images ({', '.join(formats)}) and are "
+                      "skipped:\n" + "\n".join(f"  {one}" for one in broken), stacklevel=3)
     if not images:
-        raise DataError(f"{path} holds no image for the {split} split: of {len(files)} files, a tenth each goes to test and "
-                        "validation, by chance; add some more")
+        raise DataError(f"{path} holds no image for the {split} split: of {len(files)} files, a tenth each goes to "
+                        "test and validation, by chance; add some more")
     return np.stack(images).transpose(0, 3, 1, 2), None, 256
 
 

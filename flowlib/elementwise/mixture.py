@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ..numerics import log_mixture_cdf, solve_monotone, tame
-from ..saving import Recorded
+from .base import ElementwiseMap
 
 __all__ = ["LogisticMixtureCDF"]
 
@@ -14,7 +14,7 @@ def _bounded(raw: Tensor, bound: float) -> Tensor:
     return bound * torch.tanh(raw / bound)
 
 
-class LogisticMixtureCDF(metaclass=Recorded):
+class LogisticMixtureCDF(ElementwiseMap):
     r"""To the latent, $z = e^{a} \operatorname{logit}(F(x)) + b$ with $F(x) = \sum_k \pi_k\, \sigma((x-\mu_k)/s_k)$, the map of
     Flow++ (Ho et al. 2019, arXiv:1902.00275, section 3.2). With a = b = 0 and a logistic base, x has exactly the mixture's
     density.

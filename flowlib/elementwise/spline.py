@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..saving import Recorded
+from .base import ElementwiseMap
 
 __all__ = ["RationalQuadraticSpline"]
 
 
-class RationalQuadraticSpline(metaclass=Recorded):
+class RationalQuadraticSpline(ElementwiseMap):
     r"""A monotone spline of rational quadratic pieces on $[-B, B]$, the identity outside (Durkan et al. 2019,
     arXiv:1906.04032, equations 4-8). In bin k, with $\theta = (z - z_k)/w_k$, slope $s = h_k/w_k$ and knot slopes $d_k$,
 

@@ -1,4 +1,4 @@
-"""What a fitted flow is worth: its likelihood, beside baselines that need no flow; importance weights, latents, the round trip."""
+"""What a fitted flow is worth: likelihood, baselines without a flow, importance weights, latents, the round trip."""
 from .baselines import gaussian_bits, histogram_bits
 from .likelihood import bits, log_likelihood
 from .reconstruction import RoundTrip, round_trip

@@ -1,7 +1,8 @@
 """`python -m flowlib.evaluate runs/mnist`: load the model of a run and measure it on the test data.
 
-Of images, bits per dimension twice, both upper bounds: with one draw of the dequantization noise an image, as in training, and
-importance-weighted over several, which is tighter. Of vectors, nats a row. Then the round trip: encode, decode, compare.
+Of images, bits per dimension twice, both upper bounds: with one draw of the dequantization noise an image, as in
+training, and importance-weighted over several, which is tighter. Of vectors, nats a row. Then the round trip: encode,
+decode, compare.
 """
 from __future__ import annotations
 
@@ -42,7 +43,8 @@ def evaluate(flow, x: Tensor, context: Tensor | None = None, *, draws: int = 16,
     def row(x: Tensor, context: Tensor | None, draws: int) -> dict:
         log_p = log_likelihood(flow, x, context, draws=draws)
         value, error = mean(bits_per_dim(log_p, x[0].numel()))
-        return {"bits_per_dim": value, "standard_error": error, "nats": log_p.mean().item(), "images": len(x), "draws": draws}
+        return {"bits_per_dim": value, "standard_error": error, "nats": log_p.mean().item(), "images": len(x),
+                "draws": draws}
 
     found = {"all": row(x, context, 1)}
     if flow.likelihood == "bound":
@@ -54,15 +56,16 @@ def evaluate(flow, x: Tensor, context: Tensor | None = None, *, draws: int = 16,
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = Parser(prog="python -m flowlib.evaluate", description="Load the model of a run and print its bits per dimension, "
-                    "importance-weighted too, and the error of encoding and decoding.")
+    parser = Parser(prog="python -m flowlib.evaluate", description="Load the model of a run and print its bits per "
+                    "dimension, importance-weighted too, and the error of encoding and decoding.")
     add = parser.add_argument
-    add("folder", type=Path, help="the --out of a run, or a shipped checkpoint, or any folder that flowlib.save has written")
-    add("--data", help="another data set or folder with images of the same shape and levels (that of the run), or a file X.npy with "
-        "one vector a row")
+    add("folder", type=Path, help="the --out of a run, a shipped checkpoint, or what flowlib.save has written")
+    add("--data", help="another data set or folder with images of the same shape and levels (that of the run), or a "
+        "file X.npy with one vector a row")
     add("--split", choices=data.SPLITS, default="test", help="which images (test)")
     add("--draws", type=whole(1, 10**6), default=16, help="draws of the noise for each importance-weighted image (16)")
-    add("--images", type=whole(1), default=1000, help="images that are importance-weighted, and make the round trip (1000)")
+    add("--images", type=whole(1), default=1000,
+        help="images that are importance-weighted, and make the round trip (1000)")
     add("--seed", type=whole(0), default=0)
     add("--device", type=device, default="cpu", help="where the flow runs: cpu (the default), cuda, cuda:1, mps, ...")
     add("--threads", type=threads, default=1, help="CPU threads (1)")
@@ -78,7 +81,8 @@ def device(text: str) -> torch.device:
         found = torch.device(text)
         torch.zeros(1, device=found).item()
     except Exception as error:  # of many kinds: an unknown name, no such device here, torch built without it
-        raise argparse.ArgumentTypeError(f"{text!r} cannot be used here ({' '.join(str(error).split())[:80]})") from error
+        reason = " ".join(str(error).split())[:80]
+        raise argparse.ArgumentTypeError(f"{text!r} cannot be used here ({reason})") from error
     return found
 
 
@@ -87,9 +91,10 @@ def read_flow(folder: Path) -> Flow:
     flow = load(folder).eval()
     if not isinstance(flow, Flow):
         raise ValueError(f"the model in {folder} is a {type(flow).__name__}, not a flow")
-    broken = [name for name, t in flow.state_dict().items() if t.is_floating_point() and not t.isfinite().all()]
+    state = flow.state_dict()
+    broken = [name for name, t in state.items() if t.is_floating_point() and not t.isfinite().all()]
     if broken:
-        raise ValueError(f"the weights in {folder} hold NaN or infinity, in {len(broken)} of {len(flow.state_dict())} tensors "
+        raise ValueError(f"the weights in {folder} hold NaN or infinity, in {len(broken)} of {len(state)} tensors "
                          f"({broken[0]}): there is nothing to measure")
     return flow
 
@@ -135,15 +140,17 @@ def main(arguments: list[str] | None = None) -> None:
         x = read_data(name, args.split, flow)
         seed_all(args.seed, REPORT)
         found = evaluate(flow.to(args.device), x, draws=args.draws, images=args.images)
-        print("\n".join(lines(found, flow, f"{run.get('model', 'the model')} of {args.folder} on {name}, {args.split}", args.draws)))
+        title = f"{run.get('model', 'the model')} of {args.folder} on {name}, {args.split}"
+        print("\n".join([title, *table(found, flow, args.draws)]))
         if args.json:
             write_json(args.json, found)
 
 
-def lines(found: dict, flow: Flow, title: str, draws: int) -> list[str]:
-    """The numbers as a table: of images in bits per dimension, below which the true value lies; of other events in nats."""
+def table(found: dict, flow: Flow, draws: int) -> list[str]:
+    """The numbers in lines: of images in bits per dimension, upper bounds; of other events in nats."""
     images = hasattr(flow, "levels")
-    printed = [title, f"{'bits/dim' if images else 'log-likelihood, nats':32}{'':10}{'± s.e.':>10}{'images' if images else 'rows':>10}"]
+    unit, rows = ("bits/dim", "images") if images else ("log-likelihood, nats", "rows")
+    printed = [f"{unit:32}{'':10}{'± s.e.':>10}{rows:>10}"]
     for what, part in (("one draw of the noise" if "few" in found else "all", "all"), ("one draw, fewer images", "few"),
                        (f"the same, weighted, {draws} draws", "weighted")):
         if part in found:

@@ -82,12 +82,12 @@ def pareto_k(log_weights: Tensor) -> float:
     if log_weights.ndim != 1 or n < 25:
         raise ValueError(f"pareto_k needs a shape (n,) with n >= 25, got {tuple(log_weights.shape)}")
     size = min(n // 5, math.ceil(3 * math.sqrt(n)))
-    top = log_weights.detach().double().topk(size + 1).values.flip(0)  # the first is the threshold
+    top = log_weights.detach().cpu().double().topk(size + 1).values.flip(0)  # the first is the threshold
     tail = torch.expm1(top[1:] - top[0]) * (top[0] - top[-1]).exp()  # exceedances, over the largest weight
     if tail[-1] <= 0:
         return -math.inf
     steps = 30 + int(math.sqrt(size))
-    grid = 1 - (steps / (torch.arange(steps, dtype=tail.dtype, device=tail.device) + 0.5)).sqrt()
+    grid = 1 - (steps / (torch.arange(steps, dtype=tail.dtype) + 0.5)).sqrt()
     b = 1 / tail[-1] + grid / (3 * tail[(size + 2) // 4 - 1].clamp(min=torch.finfo(tail.dtype).tiny))
     shape = torch.log1p(-b[:, None] * tail).mean(1)  # k for each b, (steps,)
     log_likelihood = size * ((-b / shape).log() - shape - 1)

@@ -1,4 +1,4 @@
-"""How much probability a flow gives to data: the log-likelihood of each row, and bits per dimension with their standard error."""
+"""How much probability a flow gives to data: log-likelihoods, and bits per dimension with their standard error."""
 from __future__ import annotations
 
 import math
@@ -16,8 +16,8 @@ __all__ = ["bits", "log_likelihood"]
 @torch.no_grad()
 def log_likelihood(flow, x: Tensor, context: Tensor | None = None, *, draws: int = 1, repeats: int = 1,
                    batch_size: int = 250) -> Tensor:
-    r"""$\ln p(x_i; c_i)$ of each row, batch by batch on the flow's device. Where `log_prob` is a lower bound, so is this: the
-    mean of several bounds, each from one draw of the noise or, tighter, importance-weighted over several.
+    r"""$\ln p(x_i; c_i)$ of each row, batch by batch on the flow's device. Where `log_prob` is a lower bound, this is
+    the mean of several bounds, each from one draw of the noise or, tighter, importance-weighted over several.
 
     Cost: draws times repeats `flow.log_prob`.
 
@@ -46,15 +46,16 @@ def log_likelihood(flow, x: Tensor, context: Tensor | None = None, *, draws: int
     device, found = device_of(flow), []
     for start in range(0, len(x), batch_size):
         part, c = (None if t is None else t[start : start + batch_size].to(device) for t in (x, context))
-        bounds = [flow.log_prob(part, c) if draws == 1 else importance.log_prob(flow, part, draws, c) for _ in range(repeats)]
-        found.append(torch.stack([bound.cpu().double() for bound in bounds]).mean(0))  # float64 on the CPU: not every device has it
+        bounds = torch.stack([flow.log_prob(part, c) if draws == 1 else importance.log_prob(flow, part, draws, c)
+                              for _ in range(repeats)])
+        found.append(bounds.cpu().double().mean(0))  # float64 on the CPU: not every device has it
     return torch.cat(found)
 
 
 def bits(flow, x: Tensor, context: Tensor | None = None, *, draws: int = 1, repeats: int = 1,
          batch_size: int = 250) -> tuple[float, float]:
-    r"""Mean of $-\ln p(x_i; c_i) / (D \ln 2)$ and its standard error over the rows: bits per dimension of integer data, and an
-    upper bound where `log_prob` is a lower one. Arguments and errors are those of `log_likelihood`.
+    r"""Mean of $-\ln p(x_i; c_i) / (D \ln 2)$ and its standard error over the rows: bits per dimension of integer data,
+    and an upper bound where `log_prob` is a lower one. Arguments and errors are those of `log_likelihood`.
 
     Returns:
         The mean, and its standard error (NaN for one row).
@@ -62,10 +63,11 @@ def bits(flow, x: Tensor, context: Tensor | None = None, *, draws: int = 1, repe
     Example:
         >>> from flowlib import AffineMap, Flow, Pixels, Uniform
         >>> flow = Pixels(Flow(Uniform(torch.zeros(4), torch.ones(4)), AffineMap(1.0, 0.0)), (1, 2, 2), levels=16)
-        >>> bits(flow, torch.zeros(3, 1, 2, 2, dtype=torch.uint8))
-        (4.0, 0.0)
+        >>> round(bits(flow, torch.zeros(3, 1, 2, 2, dtype=torch.uint8))[0], 2)  # and the room around integers
+        4.0
     """
-    return mean(bits_per_dim(log_likelihood(flow, x, context, draws=draws, repeats=repeats, batch_size=batch_size), x[0].numel()))
+    log_p = log_likelihood(flow, x, context, draws=draws, repeats=repeats, batch_size=batch_size)
+    return mean(bits_per_dim(log_p, x[0].numel()))
 
 
 def mean(values: Tensor) -> tuple[float, float]:

@@ -16,7 +16,8 @@ class RoundTrip(NamedTuple):
     """What came back.
 
     Attributes:
-        error: Largest absolute error: of integer data that of the dequantized values on the unit interval. NaN if any value is.
+        error: Largest absolute error, of integer data that of the dequantized values on the unit interval. NaN if any
+            value is.
         wrong: Of integer data, the number of values that came back as another integer; else None.
         values: Number of all values.
     """
@@ -30,8 +31,8 @@ class RoundTrip(NamedTuple):
 def round_trip(flow, x: Tensor, dtype: torch.dtype, batch_size: int = 250, context: Tensor | None = None) -> RoundTrip:
     """Encode and decode in one precision, on the flow's device, or on the CPU where that has no such precision.
 
-    Of integer data, the same draw of the noise goes there and back; a value is wrong where its noise lay nearer than the error
-    to the edge of its cell. Cost: one `inverse` and one `forward`, and a copy of the flow.
+    Of integer data, the same draw of the noise goes there and back; a value is wrong where its noise lay nearer than
+    the error to the edge of its cell. Cost: one `inverse` and one `forward`, and a copy of the flow.
 
     Args:
         flow: A flow, which is left as it is.
@@ -59,7 +60,7 @@ def round_trip(flow, x: Tensor, dtype: torch.dtype, batch_size: int = 250, conte
     if not x.is_floating_point():
         noise = layers.pop()
         if noise.likelihood != "bound":
-            raise ValueError(f"the data are integers, and {type(noise).__name__}, which is next to them, does not dequantize")
+            raise ValueError(f"the data are integers, and {type(noise).__name__}, next to them, does not dequantize")
     errors, wrong = [], 0
     for start in range(0, len(x), batch_size):
         part, c = (None if t is None else t[start : start + batch_size].to(home) for t in (x, context))

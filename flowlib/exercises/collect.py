@@ -18,6 +18,7 @@ from .reader import Unreadable
 DEPTH = 32  # folders in folders
 MOST = (2000, 20)  # notebooks in an archive, and in an archive inside it; deeper ones are not opened
 SECONDS = 60  # to read one file
+READER = Path(__file__).with_name("reader.py")
 OF_SYSTEMS = {"__MACOSX", ".ipynb_checkpoints", ".DS_Store", "Thumbs.db", "desktop.ini"}
 JOINERS = "\u200c\u200d"  # part of words in Persian and in Indic scripts
 
@@ -62,7 +63,7 @@ def ask(path: Path, kind: str, members: Sequence[int] = ()) -> dict:
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise Unreadable("not a regular file")
-        command = [sys.executable, "-I", "-S", Path(__file__).with_name("reader.py"), kind, *map(str, members)]
+        command = [sys.executable, "-I", "-S", READER, kind, *map(str, members)]
         try:
             done = subprocess.run(command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                                   timeout=SECONDS, check=True)

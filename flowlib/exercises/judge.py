@@ -48,7 +48,7 @@ class Question:
     seconds: int = 5
     memory: int = 1 << 30
 
-    def ask(self, generator):
+    def ask(self, generator: np.random.Generator) -> tuple[list[tuple], dict[str, np.ndarray]]:
         """[(arguments, wrt, weights)], and the expected values of all cases in one dictionary."""
         asked, expected = [], {}
         for i, case in enumerate(self.cases(generator)):
@@ -60,7 +60,7 @@ class Question:
             expected |= {f"{i}_{key}": value for key, value in right.items()}
         return asked, expected
 
-    def verdict(self, expected, given):
+    def verdict(self, expected: dict[str, np.ndarray], given: dict[str, np.ndarray] | str) -> dict[str, str]:
         """{grade_id: what is violated}, "" where nothing is. `given` may be the reason why there are no values."""
         if isinstance(given, str):
             return dict.fromkeys(self.parts, given)
@@ -85,12 +85,12 @@ class ProblemSet:
     dtype: str = "float64"
 
     @property
-    def parts(self):
+    def parts(self) -> dict[str, int]:
         """grade_id -> points of all that is graded by machine."""
         return {part: points for question in self.questions for part, (points, _) in question.parts.items()}
 
 
-def close(given, expected):
+def close(given: np.ndarray | None, expected: np.ndarray) -> bool:
     """Same shape, same infinities, and numbers equal up to 1e-6 + 1e-5 |expected|."""
     if given is None or given.shape != expected.shape or given.dtype.kind not in "biuf":
         return False
@@ -99,19 +99,19 @@ def close(given, expected):
         return bool(np.all(near & np.isfinite(expected) | (given == expected)))
 
 
-def names():
+def names() -> list[str]:
     """The problem sets there are: each folder beside this file."""
     return sorted(module.name for module in pkgutil.iter_modules([os.path.dirname(__file__)]) if module.ispkg)
 
 
-def load(name):
+def load(name: str) -> ProblemSet:
     """The problem set of that name."""
     if name not in names():
         raise ValueError(f"no problem set {name!r}; there are: {', '.join(names())}")
     return importlib.import_module(f"{__package__}.{name}.reference").SET
 
 
-def hidden_test(name, part, namespace):
+def hidden_test(name: str, part: str, namespace: dict) -> None:
     """The same verdict inside the notebook's own kernel, for the hidden tests of the source notebook.
 
     With plain nbgrader these run in the student's kernel, where a submission can change anything, this one included.

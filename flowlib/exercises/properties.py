@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ class Violated(Exception):
     """The property named by the message does not hold."""
 
 
-def open_check(title: str):
+def open_check(title: str) -> Callable[[Callable], Callable[..., None]]:
     """Make a check of a function that calls `holds` for one property after another."""
     def decorate(test):
         @functools.wraps(test)
@@ -45,13 +46,13 @@ def open_check(title: str):
     return decorate
 
 
-def holds(condition, sentence: str):
+def holds(condition: bool | Tensor, sentence: str) -> None:
     """Raise Violated unless the condition is true."""
     if not bool(condition):
         raise Violated(sentence)
 
 
-def attempt(function: Callable, *arguments):
+def attempt(function: Callable, *arguments) -> Any:
     """Call a student's function; NotAttempted if it is a stub."""
     try:
         value = function(*arguments)
@@ -72,7 +73,7 @@ def random(low: float, high: float, *shape: int) -> Tensor:
     return low + (high - low) * torch.rand(shape, dtype=torch.float64)
 
 
-def map_properties(function: Callable, points: Tensor, parameters: tuple, name: str):
+def map_properties(function: Callable, points: Tensor, parameters: tuple, name: str) -> tuple[Tensor, Tensor]:
     """One direction of a bijection: `function(points, *parameters)` gives the values and one log-det for each row.
 
     Tests shapes, finiteness, the log-det against the autograd Jacobian, the independence of the rows, and the gradients
@@ -108,7 +109,7 @@ def map_properties(function: Callable, points: Tensor, parameters: tuple, name: 
     return value, log_det
 
 
-def gradient_property(scalar: Callable, parameters: tuple, sentence: str):
+def gradient_property(scalar: Callable, parameters: tuple, sentence: str) -> None:
     """The gradient of a scalar function by autograd agrees with central differences along a random direction."""
     leaves = [p.detach().clone().requires_grad_() for p in parameters]
     total = scalar(*leaves)
@@ -122,7 +123,7 @@ def gradient_property(scalar: Callable, parameters: tuple, sentence: str):
     holds(near(torch.as_tensor(slope, dtype=total.dtype), (up - down) / (2 * step), 1e-4), sentence)
 
 
-def bijection_properties(forward: Callable, inverse: Callable, z: Tensor, parameters: tuple):
+def bijection_properties(forward: Callable, inverse: Callable, z: Tensor, parameters: tuple) -> None:
     """Both directions, and that they belong together: round trip, and log-dets that cancel."""
     x, there = map_properties(forward, z, parameters, forward.__name__)
     x, there = x.detach(), there.detach()
@@ -131,7 +132,8 @@ def bijection_properties(forward: Callable, inverse: Callable, z: Tensor, parame
     holds(near(there, -home), "the log-dets of the two directions cancel")
 
 
-def show_table(title: str, experiment: Callable, width: int, columns: tuple[str, ...], rows: str = "model"):
+def show_table(title: str, experiment: Callable, width: int, columns: tuple[str, ...],
+               rows: str = "model") -> None:
     """Run an experiment and print its table: for each (name, scores, ...) the name, and mean ± s.d. of every list."""
     try:
         lines = [f"{rows:{width}}" + "".join(f"{column:18}" for column in columns).rstrip()]

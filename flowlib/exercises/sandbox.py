@@ -203,7 +203,7 @@ class Sandbox:
                              + ". Time, memory and output are limited")
         if not self.filtered:
             self.gaps.append("no filter of system calls, which Linux has on x86-64 and aarch64: submitted code can "
-                             "start processes, each with the whole limit of memory, and leave notes in the kernel's keys")
+                             "start processes, each with a whole limit of memory, and leave notes in the kernel's keys")
         if os.geteuid() == 0:
             self.gaps.append("grading runs as root: use an ordinary account")
 

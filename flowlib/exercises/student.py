@@ -20,7 +20,7 @@ class SourceError(ValueError):
     """The source notebook would not give a sound student version; the message says which cell and why."""
 
 
-def cut(source, name, stub=None):
+def cut(source: str, name: str, stub: str | None = None) -> tuple[str, bool]:
     """The text with each region `name` replaced by the stub, indented alike, or removed; and whether it had one."""
     lines, inside, found = [], False, False
     for line in source.split("\n"):
@@ -41,14 +41,14 @@ def cut(source, name, stub=None):
     return "\n".join(lines), found
 
 
-def checksum(cell, source, about, locked):
+def checksum(cell: dict, source: str, about: dict, locked: bool) -> str:
     """nbgrader's fingerprint of a cell, by which it sees whether a student changed it."""
     parts = [source, cell["cell_type"], about["grade"], about["solution"], locked, about["grade_id"]]
     parts += [float(about["points"])] if about["grade"] else []
     return hashlib.md5("".join(map(str, parts)).encode()).hexdigest()
 
 
-def student_cell(cell):
+def student_cell(cell: dict) -> None:
     """Change one cell of the source into that of the student version."""
     about = cell["metadata"].get("nbgrader", {})
     grade, solution, task = (about.get(key, False) for key in ("grade", "solution", "task"))
@@ -73,7 +73,7 @@ def student_cell(cell):
     cell["source"] = source.splitlines(keepends=True)
 
 
-def student_version(text):
+def student_version(text: str) -> str:
     """The student notebook of a source notebook, both as JSON text.
 
     Raises:
@@ -93,7 +93,7 @@ def student_version(text):
     return json.dumps(notebook, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
 
 
-def write_student_versions(source, target):
+def write_student_versions(source: str | Path, target: str | Path) -> list[Path]:
     """Write the student version of a notebook, or of each notebook of a folder; returns the written paths."""
     source, target = Path(source), Path(target)
     folder = source.is_dir()

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import types
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -17,15 +18,15 @@ NAME = "__main__"  # the module that the student's code believes to be in
 class NotAllowed:
     """An import hook that refuses packages which hold the answer."""
 
-    def __init__(self, packages):
+    def __init__(self, packages: list[str]):
         self.packages = packages
 
-    def find_spec(self, name, path=None, target=None):
+    def find_spec(self, name: str, path=None, target=None) -> None:
         if name.split(".")[0] in self.packages:
             raise ImportError(name=name)
 
 
-def place(error):
+def place(error: BaseException) -> tuple[int, int]:
     """(cell, line) of the last line of the notebook that an exception passed through; (0, 0) if none."""
     spot, trace = (0, 0), error.__traceback__
     while trace:
@@ -35,7 +36,7 @@ def place(error):
     return spot
 
 
-def define(kept, name):
+def define(kept: list[tuple[int, ast.stmt]], name: str) -> tuple[Callable, Exception | None]:
     """Run the statements; the function, and the first exception on the way (the notebook went on after it, too)."""
     module, first = types.ModuleType(NAME), None
     sys.modules[NAME] = module
@@ -49,7 +50,7 @@ def define(kept, name):
     return module.__dict__[name], first
 
 
-def values(function, arguments, wrt, weights):
+def values(function: Callable, arguments: list, wrt: Sequence[int], weights: list[np.ndarray]) -> dict[str, np.ndarray]:
     """{name: array} of one call: its values r0, r1, ... and, where asked, g0, g1, ...: the gradient of
     sum_j <weights_j, value_j> with respect to the arguments numbered in `wrt`."""
     tensors = [torch.from_numpy(a) if isinstance(a, np.ndarray) else a for a in arguments]
@@ -74,7 +75,7 @@ def values(function, arguments, wrt, weights):
     return out
 
 
-def answer(job, data):
+def answer(job: dict, data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What the submitted function gives for the cases of a job, or why it gives nothing, as arrays."""
     sys.meta_path.insert(0, NotAllowed(job["forbidden"]))
     torch.set_default_dtype(getattr(torch, job["dtype"]))
@@ -99,7 +100,7 @@ def answer(job, data):
         return {"error": np.array(["import" if blocked else "raised", type(error).__name__, *map(str, place(error))])}
 
 
-def run(job, data, descriptor):
+def run(job: dict, data: dict[str, np.ndarray], descriptor: int) -> None:
     """Answer a job into an open file and end the process, whatever threads or exit handlers were left behind."""
     buffer = io.BytesIO()
     np.savez(buffer, **answer(job, data))

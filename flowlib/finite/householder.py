@@ -67,7 +67,7 @@ class Householder(Conditioned):
         3.0
     """
 
-    def __init__(self, dim: int, reflections: int = 1, context_dim: int | None = None):
+    def __init__(self, dim: int, reflections: int = 1, *, context_dim: int | None = None):
         check_dim(dim)
         if reflections < 1:
             raise ValueError(f"a Householder flow needs at least one reflection, got {reflections}")

@@ -30,7 +30,7 @@ class LinearIAF(Conditioned):
 
     components, extra = 1, 0  # of the convex form below: how many matrices, how many weights
 
-    def __init__(self, dim: int, context_dim: int | None = None):
+    def __init__(self, dim: int, *, context_dim: int | None = None):
         check_dim(dim)
         rows, columns = torch.tril_indices(dim, dim, offset=-1)
         super().__init__(dim, torch.randn(self.components * len(rows) + self.extra) / dim**0.5, context_dim)
@@ -52,8 +52,8 @@ class LinearIAF(Conditioned):
     def _inverse(self, x, params):
         matrix = self._matrix(params)
         if matrix.ndim == 2:  # from the right, for rows
-            rows = torch.linalg.solve_triangular(matrix.mT, x.reshape(-1, self.dim), upper=True, left=False, unitriangular=True)
-            z = rows.view_as(x)
+            rows = x.reshape(-1, self.dim)
+            z = torch.linalg.solve_triangular(matrix.mT, rows, upper=True, left=False, unitriangular=True).view_as(x)
         else:
             z = torch.linalg.solve_triangular(matrix, x[..., None], upper=False, unitriangular=True).squeeze(-1)
         return z, z.new_zeros(z.shape[:-1])
@@ -80,11 +80,11 @@ class ConvexLinearIAF(LinearIAF):
         torch.Size([5, 3])
     """
 
-    def __init__(self, dim: int, components: int = 5, context_dim: int | None = None):
+    def __init__(self, dim: int, components: int = 5, *, context_dim: int | None = None):
         if components < 1:
             raise ValueError(f"a convex combination needs at least one component, got {components}")
         self.components = self.extra = components
-        super().__init__(dim, context_dim)
+        super().__init__(dim, context_dim=context_dim)
 
     def _combine(self, params):
         """The entries below the diagonal, combined before the ones are added: the weights sum to one."""

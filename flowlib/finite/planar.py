@@ -47,7 +47,7 @@ class Planar(Conditioned):
         torch.Size([5])
     """
 
-    def __init__(self, dim: int, context_dim: int | None = None):
+    def __init__(self, dim: int, *, context_dim: int | None = None):
         check_dim(dim)
         super().__init__(dim, torch.randn(2 * dim + 1) / math.sqrt(dim), context_dim)
 

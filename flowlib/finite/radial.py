@@ -47,7 +47,7 @@ class Radial(Conditioned):
         torch.Size([5])
     """
 
-    def __init__(self, dim: int, context_dim: int | None = None):
+    def __init__(self, dim: int, *, context_dim: int | None = None):
         check_dim(dim)
         super().__init__(dim, torch.cat([torch.randn(dim) / math.sqrt(dim), torch.randn(2)]), context_dim)
 

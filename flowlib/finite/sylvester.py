@@ -63,7 +63,7 @@ class Sylvester(Conditioned):
         torch.Size([7])
     """
 
-    def __init__(self, dim: int, hidden: int, variant: str = "orthogonal", context_dim: int | None = None,
+    def __init__(self, dim: int, hidden: int, variant: str = "orthogonal", *, context_dim: int | None = None,
                  reflections: int = 4, flip: bool = False):
         check_dim(dim)
         if variant not in VARIANTS:

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from ..core import Bijection, Compose, shared_context
 from ..elementwise.affine import Affine
-from ..nets.conv import ConvNet
+from ..elementwise.base import arrange, readable
+from ..nets.conv import ConvNet, at_pixels
 from .squeeze import Squeeze
 
-__all__ = ["MultiScale", "scale_shapes"]
+__all__ = ["MultiScale", "scale_shapes", "unsqueezed_shapes"]
 
 
 def scale_shapes(shape: tuple[int, int, int], scales: int) -> list[tuple[int, int, int]]:
@@ -30,13 +31,24 @@ def scale_shapes(shape: tuple[int, int, int], scales: int) -> list[tuple[int, in
     return [(c * 2 ** (k + 1), h // 2**k, w // 2**k) for k in range(1, scales + 1)]
 
 
+def unsqueezed_shapes(shape: tuple[int, int, int], scales: int) -> list[tuple[int, int, int]]:
+    """Shape of the image before each scale's squeeze: that of the image, then of the halves that go on.
+
+    Example:
+        >>> unsqueezed_shapes((3, 32, 32), 3)
+        [(3, 32, 32), (6, 16, 16), (12, 8, 8)]
+    """
+    return [tuple(shape), *((c // 2, h, w) for c, h, w in scale_shapes(shape, scales)[:-1])]
+
+
 class MultiScale(Bijection):
     r"""All latents as one vector to the image, over several scales (Dinh et al. 2017, arXiv:1605.08803, section 3.6).
 
-    To the latent: squeeze, the scale's layers, then half of the channels is *factored out* and Gaussianised given the other
-    half, $z = (y - \mu(h))\,e^{-s(h)}$, which goes on to the next scale. So every latent is kept, the base is N(0, I), and the map
-    stays a bijection: encode and decode are exact. $\mu$ and s start at zero. With `learn_prior=False` the factored-out half is
-    taken as it is. Cost: that of all layers, both ways.
+    To the latent: squeeze, the scale's layers, then half of the channels is *factored out* and Gaussianised given the
+    other half, $z = (y - \mu(h))\,e^{-s(h)}$, which goes on to the next scale; where the layers read a context, $\mu$
+    and s do, too. So every latent is kept, the base is N(0, I), and the map stays a bijection: encode and decode are
+    exact. $\mu$ and s start at zero. With `learn_prior=False` the factored-out half is taken as it is. Cost: that of
+    all layers, both ways.
 
     Args:
         shape: (C, H, W) of the image.
@@ -58,10 +70,12 @@ class MultiScale(Bijection):
     event_ndim = 3
 
     def __init__(self, shape: tuple[int, int, int], layers: list[Bijection], before: list[Bijection] | None = None,
-                 hidden: int = 32, learn_prior: bool = True):
+                 *, hidden: int = 32, learn_prior: bool = True):
         super().__init__()
         shapes = scale_shapes(shape, len(layers))
-        unsqueezed = [tuple(shape), *((c // 2, h, w) for c, h, w in shapes[:-1])]
+        unsqueezed = unsqueezed_shapes(shape, len(layers))
+        if before and len(before) != len(layers):
+            raise ValueError(f"{len(layers)} scales need as many layers before their squeezes, got {len(before)}")
         for f, expected in zip([*layers, *(before or [])], shapes + unsqueezed):
             if f.event_shape != expected or f.latent_shape != expected:
                 raise ValueError(f"the layers of this scale should have shape {expected}, not {f.event_shape}")
@@ -72,7 +86,8 @@ class MultiScale(Bijection):
                                     for k, (f, s) in enumerate(zip(layers, unsqueezed)))
         self.context_shape = shared_context(self.scales)
         self.affine = Affine()
-        self.priors = nn.ModuleList(ConvNet((c // 2, h, w), c, hidden) for c, h, w in shapes[:-1] if learn_prior)
+        self.priors = nn.ModuleList(ConvNet((c // 2, h, w), c, hidden, self.context_dim)
+                                    for c, h, w in shapes[:-1] if learn_prior)
 
     def split(self, z: Tensor) -> list[Tensor]:
         """The latents of each scale, the finest first: (..., C_k, H_k, W_k)."""
@@ -83,15 +98,17 @@ class MultiScale(Bijection):
         """The inverse of `split`: (..., D)."""
         return torch.cat([part.flatten(-3) for part in parts], -1)
 
-    def _params(self, k, kept):
-        """Log-scale and shift of the half that left at scale k, given the half that went on: (..., c, H, W, 2)."""
-        return self.priors[k](kept).unflatten(-3, (-1, 2)).movedim(-3, -1).to(kept.dtype)
+    def _params(self, k, kept, context):
+        """Log-scale and shift of the half that left at scale k, given the half that went on and the context:
+        (..., c, H, W, 2)."""
+        output = self.priors[k](readable(kept), at_pixels(context, self.context_shape, kept.shape[-2:]))
+        return arrange(output, self.affine.n_params, -3).to(kept.dtype)
 
     def forward(self, z, context=None):
         *finished, h = self.split(z)
         h, log_det = self.scales[-1](h, context)
         for k in reversed(range(len(finished))):
-            y, term = self._colour(k, finished[k], h)
+            y, term = self._colour(k, finished[k], h, context)
             h, other = self.scales[k](torch.cat([y, h], -3), context)
             log_det = log_det + term + other
         return h, log_det
@@ -103,23 +120,25 @@ class MultiScale(Bijection):
             log_det = log_det + term
             if k + 1 < len(self.scales):
                 y, h = h.chunk(2, -3)
-                y, term = self._whiten(k, y, h)
+                y, term = self._whiten(k, y, h, context)
                 log_det = log_det + term
                 finished.append(y)
         return self.join([*finished, h]), log_det
 
-    def _colour(self, k, z, kept):
+    def _colour(self, k, z, kept, context):
         """The factored-out half from its latent, and the log-det."""
         if not self.priors:
             return z, 0
-        y, log_slope = self.affine.forward(z, self._params(k, kept))
+        params = self._params(k, kept, context)
+        y, log_slope = self.affine.forward(z.expand(params.shape[:-1]), params)
         return y, log_slope.sum((-3, -2, -1))
 
-    def _whiten(self, k, y, kept):
+    def _whiten(self, k, y, kept, context):
         """The latent of the factored-out half, and the log-det."""
         if not self.priors:
             return y, 0
-        z, log_slope = self.affine.inverse(y, self._params(k, kept))
+        params = self._params(k, kept, context)
+        z, log_slope = self.affine.inverse(y.expand(params.shape[:-1]), params)
         return z, log_slope.sum((-3, -2, -1))
 
     @torch.no_grad()
@@ -130,11 +149,11 @@ class MultiScale(Bijection):
                 h = f.initialize(h, context)
                 if k + 1 < len(self.scales):
                     y, h = h.chunk(2, -3)
-                    finished.append(self._whiten(k, y, h)[0])
+                    finished.append(self._whiten(k, y, h, context)[0])
             return self.join([*finished, h])
         *finished, h = self.split(batch)
         h = self.scales[-1].initialize(h, context, False)
         for k in reversed(range(len(finished))):
-            both = torch.cat([self._colour(k, finished[k], h)[0], h], -3)
+            both = torch.cat([self._colour(k, finished[k], h, context)[0], h], -3)
             h = self.scales[k].initialize(both, context, False)
         return h

@@ -3,9 +3,9 @@ from __future__ import annotations
 
 import math
 
-from ..core import Bijection, Compose, Flow, Inverse
-from ..maps import Logit
+from ..core import Bijection, Compose, Flow
 from .dequantize import Dequantize
+from .preprocess import preprocessing
 
 __all__ = ["Pixels", "Reshape"]
 
@@ -44,15 +44,16 @@ class Reshape(Bijection):
 class Pixels(Flow):
     r"""An image model over integer pixels 0..L-1, made of a flow over vectors of all C H W sub-pixels.
 
-    Data to latent: dequantize to v in [0, 1], map by $\operatorname{logit}(\alpha + (1-2\alpha) v)$ with $\alpha = 0.05$ ("logit")
-    or leave ("scale"), flatten, and on through the vector flow. All log-dets are inside, so `bits_per_dim(log_prob, C H W)` has
-    nothing to add. `log_prob` is a lower bound (uniform dequantization) and random. Cost: that of the vector flow.
+    Data to latent: dequantize to v in [0, 1], flatten, preprocess, and on through the vector flow. All log-dets are
+    inside, so `bits_per_dim(log_prob, C H W)` has nothing to add. `log_prob` is a lower bound (uniform dequantization)
+    and random. Cost: that of the vector flow.
 
     Args:
         flow: A flow over vectors of C H W numbers.
         shape: (C, H, W).
         levels: L.
-        preprocess: "scale" or "logit".
+        preprocess: What the flow sees of a pixel: "scale", "centre", "logit" or the logit's alpha
+            (`flowlib.images.preprocess`).
 
     Raises:
         ValueError: A flow of another size, or an unknown preprocessing.
@@ -63,11 +64,9 @@ class Pixels(Flow):
         torch.uint8
     """
 
-    def __init__(self, flow: Flow, shape: tuple[int, int, int], levels: int = 256, preprocess: str = "scale"):
-        if preprocess not in ("scale", "logit"):
-            raise ValueError(f'preprocess must be "scale" or "logit", got {preprocess!r}')
+    def __init__(self, flow: Flow, shape: tuple[int, int, int], *, levels: int = 256, preprocess: str | float = "scale"):
         if flow.event_shape != (math.prod(shape),):
             raise ValueError(f"images of shape {tuple(shape)} need a flow over ({math.prod(shape)},), got {flow.event_shape}")
-        squash = [Inverse(Logit(alpha=0.05))] if preprocess == "logit" else []
-        super().__init__(flow.base, Compose(flow.bijection, *squash, Reshape(flow.event_shape, shape), Dequantize(levels)))
+        super().__init__(flow.base, Compose(flow.bijection, *preprocessing(preprocess, ndim=1),
+                                            Reshape(flow.event_shape, shape), Dequantize(levels)))
         self.levels = levels

@@ -10,8 +10,9 @@ __all__ = ["Squeeze", "checkerboard"]
 
 
 class Squeeze(Bijection):
-    r"""Each 2 x 2 block of pixels becomes 4 channels on the way to the latent: `inverse` maps (C, H, W) to (4C, H/2, W/2),
-    `forward` back. A reordering, $\log|\det| = 0$ (Dinh et al. 2017, arXiv:1605.08803, section 3.6). Cost: O(D) both ways.
+    r"""Each 2 x 2 block of pixels becomes 4 channels on the way to the latent: `inverse` maps (C, H, W) to (4C, H/2,
+    W/2), `forward` back. A reordering, $\log|\det| = 0$ (Dinh et al. 2017, arXiv:1605.08803, section 3.6). Cost: O(D)
+    both ways.
 
     Args:
         shape: (C, H, W) of the data side.

@@ -5,7 +5,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["NETS", "ConvNet", "GatedAttentionNet", "ResidualNet"]
+__all__ = ["NETS", "ConvNet", "GatedAttentionNet", "ResidualNet", "at_pixels"]
+
+
+def at_pixels(context: Tensor | None, shape: tuple[int, ...] | None, size: tuple[int, int]) -> Tensor | None:
+    """A context of this declared shape for a layer of H, W = `size`, (..., K, H, W): (..., K) is the same at every
+    pixel, (..., K, H', W') is averaged down, as on a coarser scale. None for a layer that declares none."""
+    if shape is None:
+        return None
+    if len(shape) == 1:
+        return context[..., None, None].expand(*context.shape, *size)
+    pooled = F.adaptive_avg_pool2d(context.reshape(-1, *context.shape[-3:]), size)
+    return pooled.reshape(*context.shape[:-2], *size)
 
 
 class _ImageNet(nn.Module):
@@ -21,8 +32,8 @@ class _ImageNet(nn.Module):
         if context is not None:
             batch = torch.broadcast_shapes(x.shape[:-3], context.shape[:-3])
             x = torch.cat([x.expand(*batch, *x.shape[-3:]), context.expand(*batch, *context.shape[-3:])], -3)
-        # Channels last in memory: convolutions of few channels take half the time.
-        h = self.body(x.reshape(-1, *x.shape[-3:]).contiguous(memory_format=torch.channels_last))
+        # Channels last in memory: convolutions of few channels take half the time. Said by axes, as vmap knows them.
+        h = self.body(x.reshape(-1, *x.shape[-3:]).movedim(-3, -1).contiguous().movedim(-1, -3))
         return h.reshape(*x.shape[:-3], *h.shape[1:])
 
 
@@ -37,14 +48,14 @@ class ConvNet(_ImageNet):
 
     @staticmethod
     def build(inputs, outputs, hidden, blocks):
-        return nn.Sequential(nn.Conv2d(inputs, hidden, 3, padding=1), nn.ReLU(inplace=True), nn.Conv2d(hidden, hidden, 1),
-                             nn.ReLU(inplace=True), _zero(nn.Conv2d(hidden, outputs, 3, padding=1)))
+        return nn.Sequential(nn.Conv2d(inputs, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, hidden, 1),
+                             nn.ReLU(), _zero(nn.Conv2d(hidden, outputs, 3, padding=1)))
 
 
 class _Residual(nn.Module):
     def __init__(self, hidden):
         super().__init__()
-        self.body = nn.Sequential(nn.ReLU(), nn.Conv2d(hidden, hidden, 3, padding=1), nn.ReLU(inplace=True),
+        self.body = nn.Sequential(nn.ReLU(), nn.Conv2d(hidden, hidden, 3, padding=1), nn.ReLU(),
                                   nn.Conv2d(hidden, hidden, 3, padding=1))
 
     def forward(self, x):
@@ -57,12 +68,13 @@ class ResidualNet(_ImageNet):
     @staticmethod
     def build(inputs, outputs, hidden, blocks):
         residual = [_Residual(hidden) for _ in range(blocks)]
-        return nn.Sequential(nn.Conv2d(inputs, hidden, 3, padding=1), *residual, nn.ReLU(inplace=True),
+        return nn.Sequential(nn.Conv2d(inputs, hidden, 3, padding=1), *residual, nn.ReLU(),
                              _zero(nn.Conv2d(hidden, outputs, 1)))
 
 
 class _GatedConv(nn.Module):
-    """x + a * sigmoid(b) with (a, b) from concatenated-ELU features, then a layer norm over channels."""
+    """x + a * sigmoid(b) with (a, b) from concatenated-ELU features, then a norm over channels and pixels together (the
+    paper's is over the channels of each pixel)."""
 
     def __init__(self, hidden):
         super().__init__()
@@ -77,7 +89,10 @@ class _GatedConv(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Self-attention over all pixels, gated and residual, with a learned place code."""
+    """Self-attention over all pixels, gated and residual, with a learned place code and the norm of `_GatedConv`.
+
+    Few pixels take the plain product: as fast as the fused one, which cannot be differentiated twice on the CPU. A
+    second derivative over more pixels needs `torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`."""
 
     def __init__(self, hidden, height, width, heads=4):
         super().__init__()
@@ -90,13 +105,21 @@ class _Attention(nn.Module):
     def forward(self, x):
         n, c, h, w = x.shape
         q, k, v = self.qkv(x + self.place).reshape(n, 3, self.heads, c // self.heads, h * w).transpose(-1, -2).unbind(1)
-        y = F.scaled_dot_product_attention(q, k, v).transpose(-1, -2).reshape(n, c, h, w)
+        if h * w <= 64:
+            y = (q * q.shape[-1] ** -0.5 @ k.mT).softmax(-1) @ v
+        else:
+            y = F.scaled_dot_product_attention(q, k, v)
+        y = y.mT.reshape(n, c, h, w)
         a, b = self.gate(y).chunk(2, 1)
         return self.norm(x + a * torch.sigmoid(b))
 
 
 class GatedAttentionNet(_ImageNet):
-    """Flow++'s network: gated convolutions and self-attention (Ho et al. 2019, arXiv:1902.00275, section 3.3)."""
+    """Flow++'s network: gated convolutions and self-attention (Ho et al. 2019, arXiv:1902.00275, section 3.3).
+
+    PyTorch's fused attention can be differentiated once; for second derivatives run under
+    `torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`.
+    """
 
     def __init__(self, shape, outputs, hidden, context_dim=None, blocks=2):
         self.place = shape[1:]

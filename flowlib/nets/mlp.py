@@ -25,7 +25,7 @@ class MLP(nn.Module):
         widths = [inputs + (context_dim or 0), *hidden, outputs]
         layers: list[nn.Module] = []
         for a, b in zip(widths, widths[1:]):
-            layers += [nn.Linear(a, b), nn.ReLU(inplace=True)]
+            layers += [nn.Linear(a, b), nn.ReLU()]
         self.layers = nn.Sequential(*layers[:-1])
         nn.init.zeros_(self.layers[-1].weight)
         nn.init.zeros_(self.layers[-1].bias)

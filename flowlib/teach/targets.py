@@ -4,7 +4,9 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
+
+from ..arguments import number_of_draws
 
 __all__ = ["U1", "U2", "U3", "U4", "Checkerboard", "EightGaussians", "Moons", "Pinwheel", "Rings"]
 
@@ -137,10 +139,11 @@ class EightGaussians(Energy):
         squared = (z[..., None, :] - self.centres.to(z)).square().sum(-1)  # (..., 8)
         return math.log(8 * 2 * math.pi * 0.25) - torch.logsumexp(-squared / (2 * 0.25), -1)
 
-    def sample(self, n: int) -> Tensor:
-        """n draws, (n, 2)."""
-        centres = self.centres.to(torch.get_default_dtype())[torch.randint(8, (n,))]
-        return centres + 0.5 * torch.randn(n, 2)
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """n draws, (n, 2), by torch's random numbers or a generator's."""
+        n = number_of_draws(n)
+        centres = self.centres.to(torch.get_default_dtype())[torch.randint(8, (n,), generator=generator)]
+        return centres + 0.5 * torch.randn(n, 2, generator=generator)
 
 
 class Checkerboard(Energy):
@@ -158,11 +161,12 @@ class Checkerboard(Energy):
         dark = (fields % 2 == 0) & (z.abs() < 4).all(-1)
         return torch.where(dark, 0.0, torch.inf).to(z.dtype)
 
-    def sample(self, n: int) -> Tensor:
-        """n draws, (n, 2)."""
-        column = torch.randint(-2, 2, (n,))
-        row = 2 * torch.randint(-1, 1, (n,)) + column % 2  # of the column's parity: a dark field
-        return 2 * (torch.stack([column, row], -1) + torch.rand(n, 2))
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """n draws, (n, 2), by torch's random numbers or a generator's."""
+        n = number_of_draws(n)
+        column = torch.randint(-2, 2, (n,), generator=generator)
+        row = 2 * torch.randint(-1, 1, (n,), generator=generator) + column % 2  # of the column's parity: a dark field
+        return 2 * (torch.stack([column, row], -1) + torch.rand(n, 2, generator=generator))
 
 
 class Rings(Energy):
@@ -189,10 +193,11 @@ class Rings(Energy):
         log_radius = torch.logaddexp(normal(r), normal(-r)) - math.log(4 * self.noise) - HALF_LOG_2PI
         return -(log_radius - (2 * math.pi * r).log())
 
-    def sample(self, n: int) -> Tensor:
-        """n draws, (n, 2)."""
-        radius = torch.randint(1, 5, (n,)) + self.noise * torch.randn(n)
-        angle = 2 * math.pi * torch.rand(n)
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """n draws, (n, 2), by torch's random numbers or a generator's."""
+        n = number_of_draws(n)
+        radius = torch.randint(1, 5, (n,), generator=generator) + self.noise * torch.randn(n, generator=generator)
+        angle = 2 * math.pi * torch.rand(n, generator=generator)
         return radius[:, None] * torch.stack([angle.cos(), angle.sin()], -1)
 
 
@@ -210,12 +215,13 @@ class Moons:
     def __init__(self, noise: float = 0.1):
         self.noise = noise
 
-    def sample(self, n: int) -> Tensor:
-        """n draws, (n, 2)."""
-        angle, upper = math.pi * torch.rand(n), torch.rand(n) < 0.5
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """n draws, (n, 2), by torch's random numbers or a generator's."""
+        n = number_of_draws(n)
+        angle, upper = math.pi * torch.rand(n, generator=generator), torch.rand(n, generator=generator) < 0.5
         x = torch.where(upper, angle.cos(), 1 - angle.cos())
         y = torch.where(upper, angle.sin(), 0.5 - angle.sin())
-        return torch.stack([x, y], -1) + self.noise * torch.randn(n, 2)
+        return torch.stack([x, y], -1) + self.noise * torch.randn(n, 2, generator=generator)
 
 
 class Pinwheel:
@@ -226,8 +232,9 @@ class Pinwheel:
         torch.Size([5, 2])
     """
 
-    def sample(self, n: int) -> Tensor:
-        """n draws, (n, 2)."""
-        along, across = 1 + 0.3 * torch.randn(n), 0.1 * torch.randn(n)
-        angle = 2 * math.pi / 5 * torch.randint(5, (n,)) + 0.25 * along.exp()
+    def sample(self, n: int, generator: Generator | None = None) -> Tensor:
+        """n draws, (n, 2), by torch's random numbers or a generator's."""
+        n = number_of_draws(n)
+        along, across = 1 + 0.3 * torch.randn(n, generator=generator), 0.1 * torch.randn(n, generator=generator)
+        angle = 2 * math.pi / 5 * torch.randint(5, (n,), generator=generator) + 0.25 * along.exp()
         return 2 * torch.stack([along * angle.cos() - across * angle.sin(), along * angle.sin() + across * angle.cos()], -1)

@@ -30,8 +30,8 @@ def as_tensors(given, what: str, conditional: bool = False) -> tuple[Tensor, ...
         return None
     if isinstance(given, Data):
         if conditional and given.y is not None:
-            raise ValueError(f"the {what} data have labels, and this flow takes a context: give a tuple (samples, context), for "
-                             "example (data.x, torch.eye(K)[data.y]) for K classes")
+            raise ValueError(f"the {what} data have labels, and this flow takes a context: give a tuple (samples, context), "
+                             "for example (data.x, torch.eye(K)[data.y]) for K classes")
         given = given.x
     tensors = tuple(_tensor(part, what) for part in (given if isinstance(given, tuple) else (given,)))
     if not tensors or len({len(t) for t in tensors}) > 1 or not len(tensors[0]):
@@ -75,10 +75,11 @@ class Batches:
 
     def __init__(self, tensors: tuple[Tensor, ...] | None, config: Config, rank: int, world: int, device: torch.device):
         if config.batch_size % (world * config.accumulate):
-            raise ValueError(f"a batch_size of {config.batch_size} cannot be shared equally by {world} processes, each in "
-                             f"{config.accumulate} parts")
+            raise ValueError(f"a batch_size of {config.batch_size} cannot be shared equally by {world} processes, each "
+                             f"in {config.accumulate} parts")
         if tensors is not None and config.batch_size > PASSES * len(tensors[0]):
-            raise ValueError(f"a batch_size of {config.batch_size:,} is more than {PASSES:,} passes over {len(tensors[0]):,} rows")
+            raise ValueError(f"a batch_size of {config.batch_size:,} is more than {PASSES:,} passes over "
+                             f"{len(tensors[0]):,} rows")
         self.tensors = tensors and tuple(t.to(device) for t in tensors)
         self.size, self.seed, self.accumulate = config.batch_size, config.seed, config.accumulate
         self.rank, self.world, self.device = rank, world, device

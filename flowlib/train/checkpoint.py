@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -48,8 +48,8 @@ def _content(folder: Path) -> list[Path]:
 
 @contextmanager
 def claimed(folder: Path | None, checkpoint: Path | None) -> Iterator[None]:
-    """Hold a run's folder while the block runs, so that no two runs write there. What a killed run has not finished is removed;
-    a run that ends without a checkpoint leaves nothing.
+    """Hold a run's folder while the block runs, so that no two runs write there. What a killed run has not finished is
+    removed; a run that ends without a checkpoint leaves nothing, not even a folder that it has made.
 
     Args:
         folder: The folder, made if need be; None holds nothing.
@@ -61,11 +61,13 @@ def claimed(folder: Path | None, checkpoint: Path | None) -> Iterator[None]:
     """
     with ExitStack() as stack:
         if folder is not None:
+            made = [path for path in (folder, *folder.parents) if not path.exists()]
             folder.mkdir(parents=True, exist_ok=True)
+            stack.callback(_remove_empty, made)  # the last that is done: the lock is in there
             try:
                 stack.enter_context(locked(folder / LOCK))
-            except BlockingIOError as error:
-                raise BlockingIOError(error.errno, "another run is at work in this folder", str(folder)) from None
+            except BlockingIOError:
+                raise BlockingIOError(f"another run is at work in {folder}") from None
             if (folder / NAME).exists() != (checkpoint is not None):
                 raise FileExistsError(f"another run has begun in {folder} in the meantime")
             sweep(folder)
@@ -77,6 +79,12 @@ def _leave(folder: Path) -> None:
     if not (folder / NAME).exists():
         for name in ("model.json", "model.safetensors"):
             (folder / name).unlink(missing_ok=True)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    with suppress(OSError):  # that one is not empty, then, or not ours to remove
+        for folder in folders:
+            folder.rmdir()
 
 
 @contextmanager
@@ -106,7 +114,7 @@ def save_run(folder: Path, facts: dict, objective: nn.Module, optimizer, average
     }
     tensors = {f"{group}/{name}": t for group, members in groups.items() for name, t in members.items()}
     counts = {name: value for name, value in moments.items() if not isinstance(value, Tensor)}
-    write(folder / NAME, tensors, {**facts, "history": record, "optimizer": counts})
+    write(folder / NAME, tensors, {**facts, "history": record, "counts": counts})
 
 
 def load_run(path: Path, facts: dict, objective: nn.Module, optimizer, average: list[Tensor]) -> tuple[dict, History]:
@@ -121,7 +129,7 @@ def load_run(path: Path, facts: dict, objective: nn.Module, optimizer, average: 
         if before != now:
             keys = [k for k in now if before.get(k) != now[k]] if isinstance(now, dict) and before else []
             change = ", ".join(f"{k} was {before.get(k)}, is {now[k]}" for k in keys) or f"was {before}, is {now}"
-            change = f": {change}" if len(change) < 200 else ""  # the structure of a model is long
+            change = f": {change}" if len(change) < 500 else ""  # the structure of a model is long
             raise ValueError(f"{path} belongs to a run with another {kind}{change}; a resumed run keeps them")
     groups: dict[str, dict] = {}
     for name, tensor in tensors.items():
@@ -132,11 +140,11 @@ def load_run(path: Path, facts: dict, objective: nn.Module, optimizer, average: 
     except RuntimeError as error:
         raise ValueError(f"{path} belongs to a run with another model: {error}") from error
     state: dict[int, dict] = {}
-    for name, value in {**groups.get("optimizer", {}), **saved["optimizer"]}.items():  # empty before the first step
+    for name, value in {**groups.get("optimizer", {}), **saved["counts"]}.items():  # empty before the first step
         index, _, moment = name.partition(".")
         state.setdefault(int(index), {})[moment] = value
     weights = [p for group in optimizer.param_groups for p in group["params"]]
-    for index, moments in state.items():  # laid out in memory like the weights, as the fused optimizer takes for granted
+    for index, moments in state.items():  # laid out in memory like the weights, as the fused optimizer expects
         for name, value in moments.items():
             if isinstance(value, Tensor) and value.shape == weights[index].shape:
                 moments[name] = torch.empty_like(weights[index], device=value.device).copy_(value)

@@ -22,16 +22,16 @@ class Config:
         lr_end: Where the cosine ends.
         seed: Of everything random; not negative.
         betas: Of AdamW: decay of the running means of the gradient and of its square.
-        weight_decay: Decoupled weight decay of the networks' matrices: parameters of at least two axes that belong to no
-            bijection and no base. Biases, scales, shifts, splines and the like are what they are learned to be.
+        weight_decay: Decoupled weight decay of the networks' matrices: parameters of at least two axes that belong to
+            no bijection and no base. Biases, scales, shifts, splines and the like are what they are learned to be.
         warmup: Share of the steps in which the learning rate rises.
         clip: Largest norm of the gradient of the mean loss (nats); None does not clip.
         ema: Decay of the running average of the weights, which is what is validated and returned. It starts faster, as
             (1 + t) / (10 + t) at step t. 0 averages nothing.
         patience: Stop after this many validations without a better one; None never stops early.
         eval_every: Steps between two validations, which are also the checkpoints; None: a fortieth of the run.
-        accumulate: Compute the gradient of a batch in so many equal parts, one after the other: the same gradient, in that
-            much less memory.
+        accumulate: Compute the gradient of a batch in so many equal parts, one after the other: the same gradient, in
+            that much less memory.
 
     Raises:
         ValueError: Neither or both of steps and epochs, or a number out of its range.
@@ -66,11 +66,12 @@ class Config:
             if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
                 raise ValueError(f"{name} must be a {'whole ' if whole else ''}number, got {value!r}")
             if not 0 <= value < math.inf or value == 0 and name not in MAY_BE_ZERO:
-                raise ValueError(f"{name} must be {'finite and not negative' if name in MAY_BE_ZERO else 'positive and finite'}, "
-                                 f"got {value}")
-            object.__setattr__(self, name, int(value) if whole else float(value))  # which JSON holds, as it does not numpy's
+                wanted = "finite and not negative" if name in MAY_BE_ZERO else "positive and finite"
+                raise ValueError(f"{name} must be {wanted}, got {value}")
+            object.__setattr__(self, name, int(value) if whole else float(value))  # JSON takes no numbers of numpy
         object.__setattr__(self, "betas", tuple(map(float, self.betas)))
-        for name, value in (("ema", self.ema), ("warmup", self.warmup), *(("each of betas", beta) for beta in self.betas)):
+        shares = [("ema", self.ema), ("warmup", self.warmup), *(("each of betas", beta) for beta in self.betas)]
+        for name, value in shares:
             if not 0 <= value < 1:
                 raise ValueError(f"{name} must lie in [0, 1), got {value}")
         if self.lr_end > self.lr:
@@ -99,9 +100,9 @@ class History:
         val_loss: Mean validation loss of each, in nats per sample, of the averaged weights.
         best_step: After how many steps the returned weights were taken: those of the best validation, or the last.
         seconds: Time spent, over all resumptions.
-        processor_seconds: Processor time of this process in them, over all threads: what a busy machine does not change.
-        stopped: "finished", "early" (patience ran out), "interrupted" (by an exception or Ctrl-C, which carries this history as
-            its attribute `history`), or "" in the checkpoint of a run under way.
+        processor_seconds: Processor time of this process in them, over all threads: a busy machine does not change it.
+        stopped: "finished", "early" (patience ran out), "interrupted" (by an exception or Ctrl-C, which carries this
+            history as its attribute `history`), or "" in the checkpoint of a run under way.
         device: Where it ran.
     """
 

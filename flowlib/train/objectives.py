@@ -51,8 +51,8 @@ class ReverseKL(nn.Module):
     Args:
         flow: The flow to train; its likelihood must be exact.
         energy: $U$, from x of shape (n, *event) to (n,), differentiable. A module's parameters are trained too.
-        anneal: The factor $\beta$ of $U$ in training, from the share of the steps that are done, in [0, 1], to a number; 1 at
-            the end. It starts small to keep a flow from settling on one mode (section 6). None: 1 all the way.
+        anneal: The factor $\beta$ of $U$ in training, from the share of the steps that are done, in [0, 1], to a
+            number; 1 at the end. It starts small to keep a flow from settling on one mode (section 6). None: always 1.
 
     Example:
         >>> from flowlib import RealNVP
@@ -60,10 +60,11 @@ class ReverseKL(nn.Module):
         torch.Size([5])
     """
 
-    def __init__(self, flow: nn.Module, energy: Callable[[Tensor], Tensor], anneal: Callable[[float], float] | None = None):
+    def __init__(self, flow: nn.Module, energy: Callable[[Tensor], Tensor],
+                 anneal: Callable[[float], float] | None = None):
         super().__init__()
         self.flow, self.energy, self.anneal = flow, energy, anneal
-        self.register_buffer("beta", torch.ones(()), persistent=False)  # a tensor, so that a compiled objective stays compiled
+        self.register_buffer("beta", torch.ones(()), persistent=False)  # a number would be compiled in, step by step
 
     def set_step(self, step: int, steps: int) -> None:
         """Take the factor of the energy after so many of so many steps."""
@@ -77,5 +78,4 @@ class ReverseKL(nn.Module):
 
     def initialize(self, n: int, context: Tensor | None = None) -> None:
         """The flow's data-dependent start, from the latent side: there are no data."""
-        batch = (n,) if context is None else (n, *self.flow.bijection.context_batch(context))
-        self.flow.bijection.initialize(self.flow.base.sample(batch), context, inverse=False)
+        self.flow.bijection.initialize(self.flow.sample_latent(n, context), context, inverse=False)

@@ -53,8 +53,9 @@ def draw_samples(path: Path, real: Tensor, samples: Tensor, levels: int, titles:
 
 @torch.no_grad()
 def draw_step(path: Path, flow, x: Tensor, levels: int, step: int, text: dict) -> None:
-    """A sheet on the way, pixel for pixel and fast: samples, and below them ten images x as they are, encoded and decoded, and,
-    where the flow has scales, with the centre of the finest latents in place of their own: what the coarser ones know."""
+    """A sheet on the way, pixel for pixel and fast: samples, and below them ten images x as they are, encoded and
+    decoded, and, where the flow has scales, with the centre of the finest latents in place of their own: what the
+    coarser ones know."""
     from PIL import Image, ImageDraw
 
     z = flow.encode(x.to(device_of(flow)))
@@ -66,7 +67,8 @@ def draw_step(path: Path, flow, x: Tensor, levels: int, step: int, text: dict) -
     pages = [_shades(sheet(images, columns=10) / (levels - 1)) for images in blocks.values()]
     zoom = max(1, round(560 / pages[0].shape[1]))
     pages = [np.broadcast_to((255 * page).round().astype(np.uint8), (*page.shape[:2], 3)) for page in pages]
-    pages = [np.pad(page.repeat(zoom, 0).repeat(zoom, 1), ((20, 4), (4, 4), (0, 0)), constant_values=255) for page in pages]
+    pages = [page.repeat(zoom, 0).repeat(zoom, 1) for page in pages]
+    pages = [np.pad(page, ((20, 4), (4, 4), (0, 0)), constant_values=255) for page in pages]
     image = Image.fromarray(np.concatenate(pages))
     starts = np.cumsum([0] + [len(page) for page in pages])
     for caption, top in zip(blocks, starts):

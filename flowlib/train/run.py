@@ -24,7 +24,7 @@ WINDOW = 10  # steps between two looks at the losses: between them nothing waits
 
 
 class Run:
-    """What changes from step to step: weights, their running average, the optimizer's moments, the best weights, the history.
+    """What changes from step to step: weights, their running average, the optimizer's moments, the best weights, history.
 
     Nothing is touched at construction. From `begin` on the objective belongs to the run, until `leave` gives it back.
 
@@ -59,7 +59,7 @@ class Run:
 
     def begin(self, make_optimizer: Callable | None, compile: bool, checkpoint: Path | None) -> None:
         """Everything to the device; then the data-dependent start, or the state from the checkpoint."""
-        self.objective.to(self.device, memory_format=torch.channels_last).train()  # convolutions run up to 1.5 times as fast
+        self.objective.to(self.device, memory_format=torch.channels_last).train()  # for up to 1.5 times faster convolutions
         if checkpoint is None and hasattr(self.objective, "initialize"):
             seed_all(self.config.seed, START, rank=self.here.process_index, device=self.device)
             self.objective.initialize(*self.batches(0))
@@ -71,9 +71,12 @@ class Run:
         self.model = torch.compile(self.shared) if compile else self.shared
         self.average = [p.detach().clone() for p in self.params]
         self.facts = None if self.out is None else {
-            "model": saving.structure(self.flow), "config": asdict(self.config), "data": self.train and [list(t.shape) for t in self.train],
+            "model": saving.structure(self.flow), "config": asdict(self.config),
+            "data": self.train and [list(t.shape) for t in self.train],
             "data content": {"training": digest(self.train), "validation": digest(self.val)},
-            "settings": {"precision": self.precision, "optimizer": type(self.optimizer).__name__}}
+            "precision": self.precision,
+            "optimizer": {"name": type(self.optimizer).__name__,
+                          **({} if make_optimizer is None else _plain(self.optimizer.defaults))}}
         if checkpoint is None:
             self._try_first_batch()
         else:
@@ -84,9 +87,10 @@ class Run:
 
     def _optimizer(self, make: Callable | None) -> torch.optim.Optimizer:
         """Weight decay is for the matrices of networks: see `Config`."""
-        as_they_are = {p for m in self.objective.modules() if isinstance(m, (Bijection, Base)) for p in m.parameters(recurse=False)}
-        matrices = [p for p in self.params if p.ndim >= 2 and p not in as_they_are]
-        others = [p for p in self.params if p.ndim < 2 or p in as_they_are]
+        maps = [m for m in self.objective.modules() if isinstance(m, (Bijection, Base))]
+        kept = {p for m in maps for p in m.parameters(recurse=False)}
+        matrices = [p for p in self.params if p.ndim >= 2 and p not in kept]
+        others = [p for p in self.params if p.ndim < 2 or p in kept]
         groups = [{"params": part, "weight_decay": decay}
                   for part, decay in ((matrices, self.config.weight_decay), (others, 0.0)) if part]
         if make is None:
@@ -97,8 +101,8 @@ class Run:
         return optimizer
 
     def _try_first_batch(self) -> None:
-        """Compute the gradient of step 0 before anything is written: what fails at once leaves nothing behind. `update` takes it
-        from here, with what the pass has left in buffers."""
+        """Compute the gradient of step 0 before anything is written: what fails at once leaves nothing behind. `update`
+        takes it from here, with what the pass has left in buffers."""
         before = [b.clone() for b in self.objective.buffers()]
         row = self._gradient(0)
         self._check(self._joint([row]))
@@ -219,8 +223,8 @@ class Run:
         self.losses.append(row)
 
     def _gradient(self, step: int) -> Tensor:
-        """The clipped gradient of the joint batch, into the parameters; (loss, norm of the gradient). Its random numbers depend on
-        (seed, step, process) alone."""
+        """The clipped gradient of the joint batch, into the parameters; (loss, norm of the gradient). Its random numbers
+        depend on (seed, step, process) alone."""
         self._tell(step)
         seed_all(self.config.seed, STEP, step, self.here.process_index, self.device)
         self.objective.zero_grad()
@@ -267,6 +271,12 @@ def _describe(here) -> str:
     name = (torch.cuda.get_device_name(here.device) if here.device.type == "cuda" else
             f"{here.device.type}, threads: {torch.get_num_threads()}")
     return f"{name}, processes: {here.num_processes}" if here.num_processes > 1 else name
+
+
+def _plain(settings: dict) -> dict:
+    """What JSON can hold of an optimizer's settings, but for the learning rate, which is the schedule's."""
+    return {name: value for name, value in settings.items()
+            if name != "lr" and isinstance(value, bool | int | float | str | tuple | None)}
 
 
 def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:

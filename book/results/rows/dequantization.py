@@ -7,25 +7,9 @@ too. With `gaussian`, p is one Gaussian. `digits`: a small Flow++ on 8x8 digits,
 import argparse
 
 import torch
-from torch import nn
 
 import flowlib as fl
 from flowlib.train import fit
-
-
-class Mixture(nn.Module):
-    """A base of K Gaussians on the line, whose weights, means and widths are trained."""
-
-    event_shape = (1,)
-
-    def __init__(self, k):
-        super().__init__()
-        self.means = nn.Parameter((torch.arange(k)[:, None] + 0.5) / k)
-        self.log_scales = nn.Parameter(torch.full((k, 1), -3.0))
-        self.logits = nn.Parameter(torch.zeros(k))
-
-    def log_prob(self, z):
-        return fl.GaussianMixture(self.means, self.log_scales.exp(), self.logits.softmax(0)).log_prob(z)
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -42,12 +26,14 @@ if args.data == "pmf":
     train = torch.arange(4, dtype=torch.uint8).repeat_interleave(torch.tensor([100, 200, 300, 400])).reshape(-1, *shape)
     test = train
     noise = fl.VariationalDequantize(shape, levels, hidden=16) if variational else fl.Dequantize(levels)
-    flow = fl.Flow(Mixture(1 if args.noise == "gaussian" else 4), fl.Compose(fl.Reshape((1,), shape), noise))
+    k = 1 if args.noise == "gaussian" else 4
+    base = fl.GaussianMixture((torch.arange(k)[:, None] + 0.5) / k, 0.05, trainable=True)
+    flow = fl.Flow(base, fl.Compose(fl.Reshape((1,), shape), noise))
     fit(flow, train, steps=2000, batch_size=500, lr=1e-2, seed=args.seed, cpu=True)
 else:
     shape, levels, repeats = (1, 8, 8), 17, 20
     train, test = (fl.data.load("digits", split).x for split in ("train", "test"))
-    flow = fl.FlowPlusPlus(shape, levels, scales=1, steps=2, hidden=16, components=4, variational=variational, blocks=1)
+    flow = fl.FlowPlusPlus(shape, levels=levels, scales=1, steps=2, hidden=16, components=4, variational=variational, blocks=1)
     fit(flow, train, steps=800, batch_size=128, lr=3e-3, seed=args.seed, cpu=True)
 with torch.no_grad():
     bits = fl.bits_per_dim(torch.stack([flow.log_prob(test).mean() for _ in range(repeats)]), test[0].numel())

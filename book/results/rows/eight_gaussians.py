@@ -12,7 +12,7 @@ from flowlib.train import fit
 
 def mixture():
     """Couplings whose map is the CDF of eight logistics, as in Flow++."""
-    layers = [fl.Coupling(2, fl.LogisticMixtureCDF(8), (64, 64), swap=k % 2 == 1) for k in range(4)]
+    layers = [fl.Coupling(2, fl.LogisticMixtureCDF(8), hidden=(64, 64), swap=k % 2 == 1) for k in range(4)]
     return fl.Flow(fl.StandardNormal(2), fl.Compose(*layers))
 
 

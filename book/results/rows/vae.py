@@ -19,12 +19,12 @@ from flowlib.vae import VAE, mlp, posterior
 D, C = 16, 100
 FLOWS = {
     "diagonal": lambda: [],
-    "planar": lambda: [fl.Planar(D, C) for _ in range(8)],
-    "radial": lambda: [fl.Radial(D, C) for _ in range(8)],
+    "planar": lambda: [fl.Planar(D, context_dim=C) for _ in range(8)],
+    "radial": lambda: [fl.Radial(D, context_dim=C) for _ in range(8)],
     "sylvester": lambda: [fl.Sylvester(D, 8, context_dim=C) for _ in range(4)],
-    "householder": lambda: [fl.Householder(D, 8, C)],
-    "liaf": lambda: [fl.LinearIAF(D, C)],
-    "ccliaf": lambda: [fl.ConvexLinearIAF(D, 5, C)],
+    "householder": lambda: [fl.Householder(D, 8, context_dim=C)],
+    "liaf": lambda: [fl.LinearIAF(D, context_dim=C)],
+    "ccliaf": lambda: [fl.ConvexLinearIAF(D, 5, context_dim=C)],
 }
 
 

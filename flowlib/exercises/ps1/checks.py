@@ -1,6 +1,8 @@
 """Open checks of problem set 1. Each prints one line: all holds, what is violated, or "not attempted yet"."""
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 
 from ..properties import (
@@ -9,7 +11,7 @@ from ..properties import (
 
 
 @open_check("Exercise 1")
-def check_weibull(forward, inverse):
+def check_weibull(forward: Callable, inverse: Callable) -> None:
     """Round trip, log-slopes and their signs, gradients, total probability."""
     parameters = random(0.5, 2.0), random(0.8, 3.0)
     bijection_properties(forward, inverse, random(0.05, 0.95, 5), parameters)
@@ -19,7 +21,7 @@ def check_weibull(forward, inverse):
 
 
 @open_check("Exercise 3")
-def check_low_rank(forward, inverse):
+def check_low_rank(forward: Callable, inverse: Callable) -> None:
     """Round trip, log-dets for determinants of both signs, gradients, many dimensions."""
     for gain, dim in ((1.5, 3), (-0.5, 4)):
         d, u, v = random(0.5, 2.0, dim) * torch.sign(random(-1, 1, dim)), random(0.2, 1.0, dim), random(0.2, 1.0, dim)
@@ -38,7 +40,7 @@ def check_low_rank(forward, inverse):
 
 
 @open_check("Exercise 4")
-def check_banana(forward, inverse):
+def check_banana(forward: Callable, inverse: Callable) -> None:
     """Round trip, log-dets also for negative a, gradients."""
     for sign in (1, -1):
         parameters = sign * random(0.5, 2.0), random(-1, 1), random(0.3, 1.0)
@@ -46,7 +48,7 @@ def check_banana(forward, inverse):
 
 
 @open_check("Exercise 5")
-def check_chain(log_prob):
+def check_chain(log_prob: Callable) -> None:
     """Shape, independent rows, total probability of one and of two layers, the order of the layers, gradients."""
     def chain(layers, dim):
         scales = torch.eye(dim, dtype=torch.float64) * random(0.8, 1.2, layers, 1, 1)
@@ -72,6 +74,6 @@ def check_chain(log_prob):
                       "gradients flow to matrices and shifts")
 
 
-def show_experiment(experiment):
+def show_experiment(experiment: Callable) -> None:
     """Run exercise 6 and print its table: a list of (model, train, held out), the last two lists of nats."""
     show_table("Exercise 6", experiment, 20, ("nats, train", "nats, held out"))

@@ -1,23 +1,26 @@
 """Open checks of problem set 2. Each prints one line: all holds, what is violated, or "not attempted yet"."""
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from ...checks import jacobian
 from ..properties import (
-    Violated, attempt, bijection_properties, gradient_property, holds, map_properties, near, open_check, random, show_table,
+    Violated, attempt, bijection_properties, gradient_property, holds, map_properties, near, open_check, random,
+    show_table,
 )
 
 
-def planar_parameters(dim: int, along: float):
+def planar_parameters(dim: int, along: float) -> tuple[Tensor, Tensor, Tensor]:
     """u, w (dim,) and b with w.u = along."""
     u, w = random(-1, 1, dim), random(0.5, 1, dim)
     return u + (along - w @ u) * w / (w @ w), w, random(-1, 1)
 
 
 @open_check("Exercise 1")
-def check_planar(admissible, planar_forward):
+def check_planar(admissible: Callable, planar_forward: Callable) -> None:
     """What changes in u, the map along w, log-dets also where w.u < -1, gradients."""
     for along in (-3.0, 0.5, 3.0):
         u, w, b = planar_parameters(3, along)
@@ -34,11 +37,12 @@ def check_planar(admissible, planar_forward):
         far = torch.stack([still, still + 40 * w / (w @ w), still - 40 * w / (w @ w)])
         moved = attempt(planar_forward, far, u, w, b)[0] - far
         holds(near(moved[0], torch.zeros(3, dtype=moved.dtype)), "a point with w.z + b = 0 stays where it is")
-        holds(near(moved[1], new) and near(moved[2], -new), "far along w, points move by the admissible u, and by minus it")
+        holds(near(moved[1], new) and near(moved[2], -new),
+              "far along w, points move by the admissible u, and by minus it")
 
 
 @open_check("Exercise 2")
-def check_planar_inverse(planar_forward, planar_inverse):
+def check_planar_inverse(planar_forward: Callable, planar_inverse: Callable) -> None:
     """Round trip near and far, log-dets, gradients."""
     for along in (-2.0, 0.5, 3.0):
         parameters = planar_parameters(3, along)
@@ -49,7 +53,7 @@ def check_planar_inverse(planar_forward, planar_inverse):
 
 
 @open_check("Exercise 3")
-def check_householder(householder_forward, householder_inverse, turned_log_prob):
+def check_householder(householder_forward: Callable, householder_inverse: Callable, turned_log_prob: Callable) -> None:
     """Round trip, lengths and angles, the order of the reflections, log-dets, gradients, cost; the turned Gaussian."""
     for count, dim in ((1, 3), (3, 4)):
         z, vectors = random(-1, 1, 5, dim), random(-2, 2, count, dim)
@@ -89,7 +93,7 @@ def check_householder(householder_forward, householder_inverse, turned_log_prob)
 
 
 @open_check("Exercise 4")
-def check_radial(radial_forward, radial_inverse):
+def check_radial(radial_forward: Callable, radial_inverse: Callable) -> None:
     """Round trip, log-dets of maps that shrink and that stretch, gradients."""
     for raw_beta in (-1.5, 2.0):
         parameters = random(-1, 1, 3), random(-0.5, 0.5), torch.tensor(raw_beta, dtype=torch.float64)
@@ -97,7 +101,7 @@ def check_radial(radial_forward, radial_inverse):
 
 
 @open_check("Exercise 6")
-def check_posterior(posterior_draws, planar_forward, reweigh):
+def check_posterior(posterior_draws: Callable, planar_forward: Callable, reweigh: Callable) -> None:
     """Shapes, the Gaussian part, log q against the Jacobian, the order of the layers, gradients; three summaries."""
     dim = 3
     eps, mean, log_scale, lower = random(-2, 2, 5, dim), random(-1, 1, dim), random(-1, 1, dim), random(-1, 1, dim, dim)
@@ -134,7 +138,8 @@ def check_posterior(posterior_draws, planar_forward, reweigh):
         z, log_q = attempt(posterior_draws, eps, *parameters)
         return (weights * z).sum() + log_q.sum()
 
-    gradient_property(weighted, (mean, log_scale, lower, us, ws, bs), "gradients flow to all parameters of the posterior")
+    gradient_property(weighted, (mean, log_scale, lower, us, ws, bs),
+                      "gradients flow to all parameters of the posterior")
 
     def summaries(log_w):
         result = [torch.as_tensor(part, dtype=torch.float64) for part in attempt(reweigh, log_w)]
@@ -158,9 +163,10 @@ def check_posterior(posterior_draws, planar_forward, reweigh):
     holds(all(near(part, torch.tensor(right, dtype=torch.float64)) for part, right in zip(equal, (0.7, 0.7, 1.0))),
           "for equal weights the bound is ln Z, and every draw counts")
     half = summaries(torch.cat([log_w.new_zeros(20), log_w.new_full((20,), -1000.0)]))
-    holds(near(half[2], torch.tensor(0.5, dtype=torch.float64)), "if half of the weights vanish, half of the draws count")
+    holds(near(half[2], torch.tensor(0.5, dtype=torch.float64)),
+          "if half of the weights vanish, half of the draws count")
 
 
-def show_experiment(experiment):
+def show_experiment(experiment: Callable) -> None:
     """Run exercise 6 and print its table: a list of (posterior, gaps in nats, shares of effective draws)."""
     show_table("Exercise 6", experiment, 28, ("gap, nats", "effective share"))

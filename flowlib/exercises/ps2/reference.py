@@ -131,7 +131,8 @@ def posterior_cases(*layers):
     def cases(r):
         for k in layers:
             n, dim = int(r.integers(3, 9)), int(r.integers(2, 6))
-            gaussian = [r.normal(size=(n, dim)), r.normal(size=dim), r.uniform(-1, 0, dim), 0.5 * r.normal(size=(dim, dim))]
+            gaussian = [r.normal(size=(n, dim)), r.normal(size=dim), r.uniform(-1, 0, dim),
+                        0.5 * r.normal(size=(dim, dim))]
             us, ws = r.normal(size=(2, k, dim))
             yield [*gaussian, us, ws / dim, r.normal(size=k)]  # w.z of size one: tanh is steep there
     return cases

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from ...checks import jacobian
 from ..properties import attempt, bijection_properties, gradient_property, holds, near, open_check, random, show_table
 
 
-def with_fixed(function, arguments):
+def with_fixed(function: Callable, arguments: Callable) -> Callable:
     """`function(*arguments(...))` as a function of points and parameters: `arguments` puts in what is not trained."""
     @functools.wraps(function)
     def call(*given):
@@ -21,7 +22,7 @@ def with_fixed(function, arguments):
 
 
 @open_check("Exercise 1")
-def check_coupling(coupling_forward, coupling_inverse):
+def check_coupling(coupling_forward: Callable, coupling_inverse: Callable) -> None:
     """Round trip, log-dets, gradients; what is kept; what the network is, and what its two halves do."""
     dim, hidden = 5, 4
     for kept in (1, 3):
@@ -50,7 +51,7 @@ def check_coupling(coupling_forward, coupling_inverse):
 
 
 @open_check("Exercise 2")
-def check_mixing(mixing_matrix, mixing_inverse, mixing_forward):
+def check_mixing(mixing_matrix: Callable, mixing_inverse: Callable, mixing_forward: Callable) -> None:
     """The factors of W, the same map at every pixel, log-dets also of tiny determinants, gradients."""
     for channels, height, width in ((2, 2, 3), (3, 3, 1)):
         eye = torch.eye(channels, dtype=torch.float64)
@@ -95,7 +96,7 @@ def check_mixing(mixing_matrix, mixing_inverse, mixing_forward):
 
 
 @open_check("Exercise 3")
-def check_step(step_inverse, step_forward):
+def check_step(step_inverse: Callable, step_forward: Callable) -> None:
     """Images that do not see each other, sums over pixels, where the channels are, round trip, log-dets, gradients."""
     for channels, height, width in ((2, 3, 2), (4, 1, 2)):
         half = channels // 2
@@ -132,7 +133,7 @@ def check_step(step_inverse, step_forward):
 
 
 @open_check("Exercise 5")
-def check_mixture(mixture_forward, mixture_inverse):
+def check_mixture(mixture_forward: Callable, mixture_inverse: Callable) -> None:
     """Round trip near and far, slopes, the density under a logistic base, one component, gradients."""
     for components in (1, 3):
         parameters = random(-1, 1, components), random(-2, 2, components), random(-0.7, 0.3, components)
@@ -158,7 +159,7 @@ def check_mixture(mixture_forward, mixture_inverse):
 
 
 @open_check("Exercise 6")
-def check_dequantization(to_reals, to_integers, two_bounds):
+def check_dequantization(to_reals: Callable, to_integers: Callable, two_bounds: Callable) -> None:
     """Integers come back, log-dets, the logistic base; order, limit, unit and range of the two bounds."""
     for levels, alpha in ((17, 0.05), (256, 0.01)):
         x, u = torch.randint(levels, (5, 4)), random(0.001, 0.999, 5, 4)
@@ -222,6 +223,6 @@ def check_dequantization(to_reals, to_integers, two_bounds):
           "a fair choice of 256 levels costs 8 bits per dimension")
 
 
-def show_experiment(experiment):
+def show_experiment(experiment: Callable) -> None:
     """Run exercise 6 and print its table: a list of (images, first bounds, second bounds, shares of alarms)."""
     show_table("Exercise 6", experiment, 22, ("bits/dim, first", "bits/dim, second", "alarms"), "images")
