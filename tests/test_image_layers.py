@@ -217,7 +217,7 @@ def test_what_a_mask_keeps_is_kept(mask, swap):
 @pytest.mark.parametrize("side", [4, 10])
 def test_one_image_at_a_time_and_second_derivatives(net, side):
     """torch.func over images; and a gradient of a gradient, for which attention over many pixels needs torch's own switch."""
-    layer = fl.ImageCoupling((2, side, side), fl.Affine(), 4, net=net).double()
+    layer = fl.ImageCoupling((2, side, side), fl.Affine(), hidden=4, net=net).double()
     torch.nn.init.normal_(layer.net.body[-1].weight, std=0.1)
     x = torch.randn(3, 2, side, side, dtype=D, requires_grad=True)
     with torch.nn.attention.sdpa_kernel([torch.nn.attention.SDPBackend.MATH] if side > 8 else list(BACKENDS)):

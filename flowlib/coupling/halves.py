@@ -4,6 +4,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..arguments import holds
 from ..core import Bijection
 from ..elementwise.base import LARGEST, ElementwiseMap, arrange, check_map
 
@@ -32,7 +33,8 @@ class Halves(Bijection):
             return size - moved, moved
         self.cut = None
         shape = torch.broadcast_shapes(mask.shape, self.event_shape)
-        if mask.dtype != torch.bool or shape != self.event_shape or bool(mask.all()) or not bool(mask.any()):
+        one_sided = mask.numel() > 1 and not (holds(~mask.all()) and holds(mask.any()))  # of one pixel there is one side
+        if mask.dtype != torch.bool or shape != self.event_shape or one_sided:
             raise ValueError(f"a mask is a boolean tensor that broadcasts to {self.event_shape}, True where an event is kept and "
                              f"False where it is moved, both somewhere; got {mask.dtype} of shape {tuple(mask.shape)}")
         self.register_buffer("kept", mask.clone() ^ swap)
