@@ -152,7 +152,7 @@ def sqrt_softplus(t: Tensor) -> Tensor:
 
     Example:
         >>> sqrt_softplus(torch.tensor([-120.0, 0.0, 4.0])).log()
-        tensor([-60.0000,  -0.1833,   0.6977])
+        tensor([-60.0000,  -0.1833,   0.6954])
     """
     # Left of -40 as the value at -40 times e^((t + 40)/2). Right of 40 softplus is t, also in float64 (torch's default of 20
     # costs digits there).

@@ -72,7 +72,7 @@ def test_reverse_kl_starts_from_draws():
 
 def test_reverse_kl_starts_from_draws_given_images():
     shape = (2, 4, 4)
-    coupling = ImageCoupling(shape, Affine(), 8, context_shape=(3, 4, 4))
+    coupling = ImageCoupling(shape, Affine(), hidden=8, context_shape=(3, 4, 4))
     flow = Flow(StandardNormal(*shape), Compose(coupling, ActNorm(shape)))
     ReverseKL(flow, lambda x: x.square().sum((-1, -2, -3))).initialize(50, torch.randn(5, 3, 4, 4))
     x = flow.sample(50, torch.randn(5, 3, 4, 4))

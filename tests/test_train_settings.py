@@ -154,7 +154,7 @@ def test_parameters_of_bijections_do_not_decay():
     flow = Flow(StandardNormal(4), Compose(Planar(4), Householder(4, 2), Elementwise(4, RationalQuadraticSpline()),
                                            Rotation(4), Coupling(4, Affine(), hidden=(8,))))
     images = Flow(StandardNormal(*shape), Compose(ActNorm(shape), InvertibleConv1x1(shape),
-                                                  ImageCoupling(shape, Affine(), 8)))
+                                                  ImageCoupling(shape, Affine(), hidden=8)))
     for model, x in ((flow, torch.randn(20, 4)), (images, torch.randn(20, *shape))):
         fit(model, x, steps=1, weight_decay=0.5, optimizer=keep)
         for owner in model.modules():

@@ -6,9 +6,10 @@ from torch import Tensor
 
 from ..arguments import holds
 from ..core import Bijection
-from ..elementwise.base import LARGEST, ElementwiseMap, arrange, check_map
+from ..elementwise.base import ElementwiseMap, arrange, check_map, readable
 
 __all__ = ["Halves"]
+
 
 class Halves(Bijection):
     """Keep one part of each event and move the other by an elementwise map whose parameters a network reads from what is kept.
@@ -33,8 +34,7 @@ class Halves(Bijection):
             return size - moved, moved
         self.cut = None
         shape = torch.broadcast_shapes(mask.shape, self.event_shape)
-        one_sided = mask.numel() > 1 and not (holds(~mask.all()) and holds(mask.any()))  # of one pixel there is one side
-        if mask.dtype != torch.bool or shape != self.event_shape or one_sided:
+        if mask.dtype != torch.bool or shape != self.event_shape or not holds(mask.any()) or (size > 1 and not holds(~mask.all())):
             raise ValueError(f"a mask is a boolean tensor that broadcasts to {self.event_shape}, True where an event is kept and "
                              f"False where it is moved, both somewhere; got {mask.dtype} of shape {tuple(mask.shape)}")
         self.register_buffer("kept", mask.clone() ^ swap)
@@ -46,7 +46,7 @@ class Halves(Bijection):
     def _params(self, kept, context):
         """(..., moved, n_params), or (..., moved channels, H, W, n_params). Under autocast the network is bfloat16, the map and
         its log-det are not."""
-        output = self._read(kept.clamp(-LARGEST, LARGEST), context)
+        output = self._read(readable(kept), context)
         return arrange(output, self.elementwise.n_params, self.axis).to(kept.dtype)
 
     def _move(self, value, context, g):

@@ -45,10 +45,12 @@ class ElementwiseMap(metaclass=Recorded):
         return call_text(type(self).__name__, *recorded(self))
 
 
-# What a network reads of an event is clamped to this size. It changes no density of ordinary data, and both directions read the
-# same; but no input, however large, then makes infinity minus infinity of a network's sums: far out, a deep flow gives -inf and
-# never NaN.
-LARGEST = 1e9
+def readable(value: Tensor) -> Tensor:
+    """What a network reads of an event: its numbers, held to at most 1e9 (half the largest in float16). This changes no density of
+    ordinary data, and both directions read the same; but no input, however large, then makes infinity minus infinity of a
+    network's sums: far out, a deep flow gives -inf and never NaN."""
+    largest = min(1e9, torch.finfo(value.dtype).max / 2)
+    return value.clamp(-largest, largest)
 
 
 def arrange(output: Tensor, n_params: int, axis: int) -> Tensor:

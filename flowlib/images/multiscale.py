@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..core import Bijection, Compose, shared_context
 from ..elementwise.affine import Affine
-from ..elementwise.base import LARGEST, arrange
+from ..elementwise.base import arrange, readable
 from ..nets.conv import ConvNet, at_pixels
 from .squeeze import Squeeze
 
@@ -101,7 +101,7 @@ class MultiScale(Bijection):
     def _params(self, k, kept, context):
         """Log-scale and shift of the half that left at scale k, given the half that went on and the context:
         (..., c, H, W, 2)."""
-        output = self.priors[k](kept.clamp(-LARGEST, LARGEST), at_pixels(context, self.context_shape, kept.shape[-2:]))
+        output = self.priors[k](readable(kept), at_pixels(context, self.context_shape, kept.shape[-2:]))
         return arrange(output, self.affine.n_params, -3).to(kept.dtype)
 
     def forward(self, z, context=None):
