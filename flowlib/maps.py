@@ -177,27 +177,28 @@ class InverseCDF(Bijection):
 
     @property
     def distribution(self) -> Distribution:
-        """The distribution, made of the present buffers."""
-        return self.kind(**{name: getattr(self, name) for name in self.names}, validate_args=False)
+        """The distribution, made of the present buffers, in float32 at least."""
+        return self.kind(**{name: wide(getattr(self, name)) for name in self.names}, validate_args=False)
 
     def forward(self, z, context=None):
         distribution = self.distribution
         outside = (z < 0) | (z > 1)
         if self.kind is Normal:
-            x = distribution.loc + distribution.scale * torch.special.ndtri(_inside(z))
+            x = distribution.loc + distribution.scale * torch.special.ndtri(wide(_inside(z)))
         else:  # formulas that tell 0 from no smaller number
-            x = distribution.icdf(_inside(z, torch.finfo(z.dtype).eps / 2))
-        return x, (-distribution.log_prob(x)).masked_fill(outside, -torch.inf).sum(-1)
+            x = distribution.icdf(wide(_inside(z, torch.finfo(z.dtype).eps / 2)))
+        log_det = (-distribution.log_prob(x)).masked_fill(outside, -torch.inf).sum(-1)
+        return x.to(z.dtype), log_det.to(z.dtype)
 
     def inverse(self, x, context=None):
-        distribution = self.distribution
+        distribution, dtype, x = self.distribution, x.dtype, wide(x)
         outside = ~distribution.support.check(x) & ~x.isnan()
         x = torch.where(outside, distribution.icdf(torch.full_like(x, 0.5)), x)
         if self.kind is Normal:  # torch's own subtracts from 1, on the left too
             z = 0.5 * torch.erfc((distribution.loc - x) / (math.sqrt(2) * distribution.scale))
         else:
             z = distribution.cdf(x)
-        return z, distribution.log_prob(x).masked_fill(outside, -torch.inf).sum(-1)
+        return z.to(dtype), distribution.log_prob(x).masked_fill(outside, -torch.inf).sum(-1).to(dtype)
 
 
 class Linear(Bijection):
