@@ -11,7 +11,7 @@ from torch.distributions import Distribution, Normal, constraints
 
 from .arguments import constants, distribution_arguments, holds
 from .core import Bijection
-from .numerics import full_precision, tame, wide
+from .numerics import full_precision, reduced, tame, wide
 
 __all__ = ["AffineMap", "Exp", "InverseCDF", "Linear", "Logit", "Permutation", "Rotation"]
 
@@ -231,13 +231,15 @@ class Linear(Bijection):
         return torch.linalg.slogdet(wide(self.matrix))[1].to(like.dtype).expand(like.shape[:-1])
 
     def forward(self, z, context=None):
+        if not reduced(z):
+            return F.linear(tame(z), self.matrix), self._log_det(z)
         with full_precision(z):
-            return (tame(wide(z)) @ wide(self.matrix).T).to(z.dtype), self._log_det(z)
+            return F.linear(tame(wide(z)), wide(self.matrix)).to(z.dtype), self._log_det(z)
 
     def inverse(self, x, context=None):
         with full_precision(x):
-            rows = tame(wide(x)).reshape(-1, x.shape[-1])
-            return torch.linalg.solve(wide(self.matrix), rows.T).T.reshape(x.shape).to(x.dtype), -self._log_det(x)
+            rows = tame(wide(x)).reshape(-1, x.shape[-1])  # z A^T = x, by rows
+            return torch.linalg.solve(wide(self.matrix).T, rows, left=False).view_as(x).to(x.dtype), -self._log_det(x)
 
 
 class Permutation(Bijection):
@@ -305,7 +307,7 @@ class Rotation(Bijection):
 
     def forward(self, z, context=None):
         with full_precision(z):
-            return tame(z) @ self.matrix().T, z.new_zeros(z.shape[:-1])
+            return F.linear(tame(z), self.matrix()), z.new_zeros(z.shape[:-1])
 
     def inverse(self, x, context=None):
         with full_precision(x):
