@@ -424,8 +424,9 @@ class Flow(nn.Module, metaclass=Recorded):
         largest = x.detach().abs().amax(tuple(range(-self.bijection.event_ndim, 0)))
         z, log_det = self.bijection.inverse(x.nan_to_num(torch.nan, 0.0, 0.0), context)
         log_base = self.base.log_prob(z, **self._for_base(context))
-        log_p = (log_base + log_det).masked_fill((log_base == -torch.inf) | (largest == torch.inf), -torch.inf)
-        return torch.where(largest > FAR, log_p.nan_to_num(-torch.inf, torch.inf, -torch.inf), log_p)
+        log_p = log_base + log_det
+        dead = (log_base == -torch.inf) | (largest == torch.inf) | (log_p.isnan() & (largest > FAR))
+        return log_p.masked_fill(dead, -torch.inf)
 
     forward = log_prob
 

@@ -2,7 +2,9 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules import module as hooks
 
 __all__ = ["MLP"]
 
@@ -35,4 +37,16 @@ class MLP(nn.Module):
         if context is not None:
             batch = torch.broadcast_shapes(x.shape[:-1], context.shape[:-1])
             x = torch.cat([x.expand(*batch, -1), context.expand(*batch, -1)], -1)
-        return self.layers(x)
+        before = None
+        for layer in self.layers:
+            # in place where nobody can see it: what a hook was shown must not change afterwards
+            hidden = type(layer) is nn.ReLU and type(before) is nn.Linear and not watched(before) and not watched(layer)
+            x = F.relu_(x) if hidden else layer(x)
+            before = layer
+        return x
+
+
+def watched(module: nn.Module) -> bool:
+    """Whether any hook sees what comes out of a module."""
+    return bool(module._forward_hooks or module._backward_hooks or module._forward_pre_hooks or module._backward_pre_hooks
+                or hooks._has_any_global_hook())
