@@ -25,8 +25,7 @@ WINDOW = 10  # steps between two looks at the losses: between them nothing waits
 
 
 class Run:
-    """What changes from step to step: weights, their running average, the optimizer's moments, the best weights,
-    history.
+    """What changes from step to step: weights, their average, the optimizer's moments, the best weights, history.
 
     Nothing is touched at construction. From `begin` on the objective belongs to the run, until `leave` gives it back.
 
