@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from .atomic import write_atomic
 
@@ -18,7 +19,7 @@ __all__ = ["Parser", "fail", "number", "one_line", "threads", "whole", "write_js
 class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong with a command, and ends with exit status 2."""
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}; --help lists the arguments\n")
 
 
@@ -77,7 +78,7 @@ def one_line(*known: type[Exception]) -> Iterator[None]:
         fail(f"there is not enough memory ({str(error).splitlines()[0]})", 1)
 
 
-def fail(message: object, status: int) -> None:
+def fail(message: object, status: int) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(status)
 

@@ -44,6 +44,12 @@ def test_gaussian_weights_of_a_narrow_proposal_have_the_tail_of_theory():
     assert pareto_k(0.5 * wide * wide * (1 / 1.5**2 - 1)) < 0
 
 
+def test_the_prior_outweighs_five_draws_and_yields_to_many():
+    """Evenly spaced weights have the tail of a uniform law, k = -1; the prior is worth ten draws at 1/2."""
+    few, many = (pareto_k(torch.linspace(1, 2, n, dtype=D).log()) for n in (25, 100_000))
+    assert many < 0 < few < 0.5
+
+
 def test_weights_without_a_tail():
     assert pareto_k(torch.zeros(1000)) == -math.inf
     with pytest.raises(ValueError):

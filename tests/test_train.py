@@ -5,7 +5,7 @@ import pytest
 import torch
 from training import Fails, blob, fit, small, weights
 
-from flowlib import NICE, NSF, Pixels, RealNVP, data, load
+from flowlib import NICE, NSF, Pixels, RealNVP, data, load, seeds
 from flowlib.train import NLL, Config, ReverseKL, TrainingError
 from flowlib.train.batches import Batches
 
@@ -72,6 +72,29 @@ def test_the_best_validation_is_returned():
     assert not flow.training
 
 
+class Noise(torch.nn.Module):
+    """A loss that is nothing but noise."""
+
+    def __init__(self, flow):
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, x):
+        return torch.rand(len(x)) + 0 * self.flow.log_prob(x)
+
+
+def test_every_validation_has_the_same_noise():
+    flow, x = small(), blob(20)[0]
+    losses = fit(flow, x, x, objective=Noise(flow), steps=3, batch_size=4, eval_every=1).val_loss
+    assert len(losses) == 4 and max(losses) - min(losses) < 1e-6
+
+
+def test_the_last_step_is_validated_whatever_its_number():
+    x = blob(20)[0]
+    history = fit(small(), x, x, steps=5, batch_size=4, eval_every=2)
+    assert history.val_step == [0, 2, 4, 5] and len(history.loss) == 5 and history.stopped == "finished"
+
+
 def test_average_of_the_weights():
     """Without averaging the flow has the last weights; with it, their running average."""
     x, seen = blob()[0], []
@@ -114,6 +137,12 @@ def test_seeds_decide_and_nothing_else_changes():
         results.append((weights(flow), history.loss))
     assert torch.equal(results[0][0], results[1][0]) and results[0][1] == results[1][1]
     assert not torch.equal(results[0][0], results[2][0])
+
+
+def test_streams_of_random_numbers_differ():
+    streams = (seeds.START, seeds.ORDER, seeds.STEP, seeds.VALIDATION, seeds.REPORT)
+    numbers = {seeds.derive(seed, stream, step) for seed in range(3) for stream in streams for step in range(3)}
+    assert len(numbers) == 3 * 5 * 3
 
 
 def test_order_of_the_data():

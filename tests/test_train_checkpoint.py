@@ -311,11 +311,13 @@ def test_a_finished_run_writes_its_model_again(tmp_path, name, damage):
     load(tmp_path / "a")
 
 
-def test_other_data_of_the_same_shape_are_another_run(tmp_path):
+@pytest.mark.parametrize("moved", [(1, 0), (0, 1)], ids=["training", "validation"])
+def test_other_data_of_the_same_shape_are_another_run(tmp_path, moved):
     interrupted(tmp_path / "a")
-    x = torch.randn(200, 2, generator=torch.Generator().manual_seed(99))
+    x = 2 * torch.randn(300, 2, generator=torch.Generator().manual_seed(5)) + 1
     with pytest.raises(ValueError, match="another data content"):
-        fit(make(), x, x[:50], steps=40, batch_size=64, eval_every=8, lr=1e-3, out=tmp_path / "a", resume=True)
+        fit(make(), x[:200] + moved[0], x[200:] + moved[1], steps=40, batch_size=64, eval_every=8, out=tmp_path / "a",
+            resume=True)
 
 
 def test_another_model_with_the_same_weights_is_another_run(tmp_path):

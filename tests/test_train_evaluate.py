@@ -12,6 +12,7 @@ import torch
 import flowlib as fl
 from flowlib.evaluate import bits, log_likelihood, reconstruction, round_trip
 from flowlib.evaluate.__main__ import evaluate, main
+from flowlib.evaluate.likelihood import mean
 from flowlib.train import __main__ as train
 
 
@@ -56,6 +57,11 @@ def test_bits_of_a_uniform_flow():
     for part, images, draws in (("all", 30, 1), ("few", 20, 1), ("weighted", 20, 4)):
         assert found[part]["bits_per_dim"] == pytest.approx(4, abs=1e-6) and found[part]["standard_error"] < 1e-6
         assert (found[part]["images"], found[part]["draws"]) == (images, draws)
+
+
+def test_the_standard_error_is_that_of_the_mean():
+    assert mean(torch.tensor([0.0, 2.0])) == pytest.approx((1.0, 1.0))
+    assert mean(torch.tensor([0.0, 2.0, 4.0, 6.0])) == pytest.approx((3.0, math.sqrt(20 / 3 / 4)))
 
 
 class Rough(fl.Bijection):

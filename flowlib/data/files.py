@@ -129,9 +129,9 @@ def _unpack(stream: BinaryIO, source: Source, file: str, is_archive: bool) -> di
         with tarfile.open(fileobj=io.BytesIO(_inflated(stream, source.size + SLACK)), mode="r:") as tar:
             for member in filter(tarfile.TarInfo.isfile, tar):
                 member_name = PurePosixPath(member.name).name  # the folder inside the archive does not matter
-                if member_name in source.files:
+                if member_name in source.files and (inner := tar.extractfile(member)):
                     expected = source.files[member_name]
-                    contents[member_name] = _verified(tar.extractfile(member).read(expected.size + 1), expected)
+                    contents[member_name] = _verified(inner.read(expected.size + 1), expected)
     except (DataError, MemoryError):
         raise
     except Exception as error:  # tar headers raise errors of many kinds

@@ -60,7 +60,7 @@ def _rgb(image):
     deep = image.mode.startswith("I") or image.mode == "F"
     white = _white(image) if deep else None
     image = ImageOps.exif_transpose(image)
-    if deep:
+    if white:
         return Image.fromarray(_eight_bits(np.asarray(image), *white)).convert("RGB")
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")

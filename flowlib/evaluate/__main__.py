@@ -27,7 +27,7 @@ from .reconstruction import round_trip
 __all__ = ["evaluate", "main"]
 
 
-def evaluate(flow, x: Tensor, context: Tensor | None = None, *, draws: int = 16, images: int = 1000) -> dict:
+def evaluate(flow: Flow, x: Tensor, context: Tensor | None = None, *, draws: int = 16, images: int = 1000) -> dict:
     """What the command prints: the likelihood of all rows x from one draw each; of the first ones from one draw and
     importance-weighted, where `log_prob` is a bound; and how these come back in two precisions.
 

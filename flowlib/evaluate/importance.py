@@ -6,12 +6,14 @@ import math
 import torch
 from torch import Tensor
 
+from ..core import Flow
+
 __all__ = ["effective_sample_size", "log_prob", "pareto_k"]
 
 
-def log_prob(flow, x: Tensor, n: int = 16, context: Tensor | None = None) -> Tensor:
-    r"""$\ln \tfrac1n \sum_{i=1}^n p(v_i)/q(v_i|x)$ with fresh dequantizations $v_i \sim q(v|x)$: a lower bound of $\ln P(x)$
-    in the mean, like one `flow.log_prob`, but one that rises with n, towards $\ln P(x)$ (Burda et al. 2016,
+def log_prob(flow: Flow, x: Tensor, n: int = 16, context: Tensor | None = None) -> Tensor:
+    r"""$\ln \tfrac1n \sum_{i=1}^n p(v_i)/q(v_i|x)$ with fresh dequantizations $v_i \sim q(v|x)$: a lower bound of $\ln
+    P(x)$ in the mean, like one `flow.log_prob`, but one that rises with n, towards $\ln P(x)$ (Burda et al. 2016,
     arXiv:1509.00519, theorem 1; Ho et al. 2019, arXiv:1902.00275). `bits_per_dim` of it is the importance-weighted
     bits/dim. Cost: n times `flow.log_prob`.
 
@@ -39,7 +41,7 @@ def log_prob(flow, x: Tensor, n: int = 16, context: Tensor | None = None) -> Ten
 
 
 def effective_sample_size(log_weights: Tensor) -> Tensor:
-    r"""$(\sum_i w_i)^2 / \sum_i w_i^2$: how many draws from p itself n weighted draws from q are worth, between 1 and n.
+    r"""$(\sum_i w_i)^2 / \sum_i w_i^2$: how many draws from p n weighted draws from q are worth, between 1 and n.
 
     Args:
         log_weights: $\ln w$ up to a constant, (n, ...).
@@ -56,12 +58,12 @@ def effective_sample_size(log_weights: Tensor) -> Tensor:
 
 
 def pareto_k(log_weights: Tensor) -> float:
-    r"""The shape $\hat k$ of a generalised Pareto law fitted to the largest weights, $3\sqrt n$ of them but a fifth at most.
+    r"""The shape $\hat k$ of a generalised Pareto law fitted to the $3\sqrt n$ largest weights, at most a fifth of all.
 
-    Above 0.7 an estimate from these weights is not to be trusted, however good its effective sample size looks: the weights that
-    matter most have not been drawn yet (Vehtari et al. 2024, arXiv:1507.02646). The fit is the quasi-Bayesian one of Zhang and
-    Stephens (2009): the likelihood of $b = k/\sigma$ is averaged over a grid, since k has a closed form given b; a prior
-    that is worth ten observations at 1/2 steadies it.
+    Above 0.7 an estimate from these weights is not to be trusted, however good its effective sample size looks: the
+    weights that matter most have not been drawn yet (Vehtari et al. 2024, arXiv:1507.02646). The fit is the
+    quasi-Bayesian one of Zhang and Stephens (2009): the likelihood of $b = k/\sigma$ is averaged over a grid, since k
+    has a closed form given b; a prior that is worth ten observations at 1/2 steadies it.
 
     Args:
         log_weights: $\ln w$ up to a constant, (n,).
@@ -75,7 +77,8 @@ def pareto_k(log_weights: Tensor) -> float:
     Example:
         >>> torch.manual_seed(0).initial_seed()
         0
-        >>> round(pareto_k(-0.5 * torch.rand(100_000, dtype=torch.float64).log()), 1)  # w = u^(-1/2) is Pareto with k = 1/2
+        >>> u = torch.rand(100_000, dtype=torch.float64)
+        >>> round(pareto_k(-0.5 * u.log()), 1)  # w = u^(-1/2) is Pareto with k = 1/2
         0.5
     """
     n = len(log_weights)

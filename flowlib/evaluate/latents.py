@@ -1,4 +1,4 @@
-"""Arithmetic with latents: z = flow.encode(x) is a vector, and every vector decodes. All functions take and give latents."""
+"""Arithmetic with latents: z = flow.encode(x) is a vector, and every vector decodes. Latents in, latents out."""
 from __future__ import annotations
 
 import math
@@ -6,20 +6,22 @@ import math
 import torch
 from torch import Tensor
 
+from ..core import Flow
 from ..images.multiscale import MultiScale
 
 __all__ = ["directions", "linear", "manifold", "resample", "spherical"]
 
 
-def _weights(t, like: Tensor, ndim: int) -> Tensor:
+def _weights(t: Tensor | float, like: Tensor, ndim: int) -> Tensor:
     """t as (n, 1, ..., 1), to stand before `ndim` axes."""
     t = torch.as_tensor(t, dtype=like.dtype, device=like.device)
     return t.reshape(*t.shape, *[1] * ndim)
 
 
 def linear(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
-    r"""$(1 - t)\,a + t\,b$, the straight line of Glow (Kingma and Dhariwal 2018, arXiv:1807.03039, section 6). Between two
-    independent Gaussian latents its middle is shorter than either by $\sqrt 2$: there are hardly any data so near the centre.
+    r"""$(1 - t)\,a + t\,b$, the straight line of Glow (Kingma and Dhariwal 2018, arXiv:1807.03039, section 6). Between
+    two independent Gaussian latents its middle is shorter than either by $\sqrt 2$: there are hardly any data so near
+    the centre.
 
     Args:
         a, b: Latents (..., D).
@@ -38,9 +40,10 @@ def linear(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
 
 
 def spherical(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
-    r"""$\frac{\sin((1-t)\omega)}{\sin\omega}\,a + \frac{\sin(t\omega)}{\sin\omega}\,b$ with $\omega$ the angle between a and b: for
-    latents of equal length, the great circle, which keeps the length that Gaussian vectors of D numbers have, about
-    $\sqrt D$. Straight where a and b point the same way; opposite ones have no circle of their own and are refused.
+    r"""$\frac{\sin((1-t)\omega)}{\sin\omega}\,a + \frac{\sin(t\omega)}{\sin\omega}\,b$ with $\omega$ the angle between
+    a and b: for latents of equal length, the great circle, which keeps the length that Gaussian vectors of D numbers
+    have, about $\sqrt D$. Straight where a and b point the same way; opposite ones have no circle of their own and are
+    refused.
 
     Args:
         a, b: Latents (..., D).
@@ -70,9 +73,9 @@ def spherical(a: Tensor, b: Tensor, t: Tensor | float) -> Tensor:
 
 
 def manifold(z: Tensor, n: int = 8) -> Tensor:
-    r"""The surface through four latents, $\cos\phi\,(\cos\phi' z_1 + \sin\phi' z_2) + \sin\phi\,(\cos\phi' z_3 + \sin\phi' z_4)$
-    at $\phi, \phi' \in \{0, \tfrac{2\pi}{n}, \dots\}$ (Dinh et al. 2017, arXiv:1605.08803, equation 19). Independent Gaussian
-    latents keep their length along it, and $\phi + \pi$ gives -z.
+    r"""The surface through four latents, $\cos\phi\,(\cos\phi' z_1 + \sin\phi' z_2) + \sin\phi\,(\cos\phi' z_3 +
+    \sin\phi' z_4)$ at $\phi, \phi' \in \{0, \tfrac{2\pi}{n}, \dots\}$ (Dinh et al. 2017, arXiv:1605.08803, equation
+    19). Independent Gaussian latents keep their length along it, and $\phi + \pi$ gives -z.
 
     Args:
         z: Four latents (4, ..., D).
@@ -96,8 +99,8 @@ def manifold(z: Tensor, n: int = 8) -> Tensor:
 
 
 def directions(z: Tensor, y: Tensor) -> Tensor:
-    r"""The mean latent of each class minus the mean over all classes, equally weighted: along `d[b] - d[a]` an image of class a
-    moves towards class b, and so for any attribute (Kingma and Dhariwal 2018, arXiv:1807.03039, section 6).
+    r"""The mean latent of each class minus the mean over all classes, equally weighted: along `d[b] - d[a]` an image of
+    class a moves towards class b, and so for any attribute (Kingma and Dhariwal 2018, arXiv:1807.03039, section 6).
 
     Args:
         z: Latents (N, D).
@@ -116,15 +119,16 @@ def directions(z: Tensor, y: Tensor) -> Tensor:
     """
     counts = torch.bincount(y)
     if len(y) != len(z) or not counts.all():
-        raise ValueError(f"every class needs a latent, and every latent a class; got {len(z)} latents, classes {counts.tolist()}")
+        raise ValueError(f"every class needs a latent, and every latent a class; got {len(z)} latents, "
+                         f"classes {counts.tolist()}")
     sums = z.new_zeros(len(counts), z.shape[-1]).index_add_(0, y, z)
     means = sums / counts[:, None]
     return means - means.mean(0)
 
 
-def resample(flow, z: Tensor, scale: int, temperature: float = 1.0) -> Tensor:
-    """The latents of one scale drawn anew, all others kept: what is decided there? A temperature of 0 puts the centre in place
-    of a draw.
+def resample(flow: Flow, z: Tensor, scale: int, temperature: float = 1.0) -> Tensor:
+    """The latents of one scale drawn anew, all others kept: what is decided there? A temperature of 0 puts the centre
+    in place of a draw.
 
     Args:
         flow: A flow with a `MultiScale` next to its base, such as `RealNVPImage`, `Glow` and `FlowPlusPlus`.

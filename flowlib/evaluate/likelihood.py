@@ -6,7 +6,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..core import device_of
+from ..core import Flow, device_of
 from ..images.dequantize import bits_per_dim
 from . import importance
 
@@ -14,7 +14,7 @@ __all__ = ["bits", "log_likelihood"]
 
 
 @torch.no_grad()
-def log_likelihood(flow, x: Tensor, context: Tensor | None = None, *, draws: int = 1, repeats: int = 1,
+def log_likelihood(flow: Flow, x: Tensor, context: Tensor | None = None, *, draws: int = 1, repeats: int = 1,
                    batch_size: int = 250) -> Tensor:
     r"""$\ln p(x_i; c_i)$ of each row, batch by batch on the flow's device. Where `log_prob` is a lower bound, this is
     the mean of several bounds, each from one draw of the noise or, tighter, importance-weighted over several.
@@ -45,14 +45,15 @@ def log_likelihood(flow, x: Tensor, context: Tensor | None = None, *, draws: int
                          + ("" if context is None else f" and {len(context)} contexts"))
     device, found = device_of(flow), []
     for start in range(0, len(x), batch_size):
-        part, c = (None if t is None else t[start : start + batch_size].to(device) for t in (x, context))
+        rows = slice(start, start + batch_size)
+        part, c = x[rows].to(device), None if context is None else context[rows].to(device)
         bounds = torch.stack([flow.log_prob(part, c) if draws == 1 else importance.log_prob(flow, part, draws, c)
                               for _ in range(repeats)])
         found.append(bounds.cpu().double().mean(0))  # float64 on the CPU: not every device has it
     return torch.cat(found)
 
 
-def bits(flow, x: Tensor, context: Tensor | None = None, *, draws: int = 1, repeats: int = 1,
+def bits(flow: Flow, x: Tensor, context: Tensor | None = None, *, draws: int = 1, repeats: int = 1,
          batch_size: int = 250) -> tuple[float, float]:
     r"""Mean of $-\ln p(x_i; c_i) / (D \ln 2)$ and its standard error over the rows: bits per dimension of integer data,
     and an upper bound where `log_prob` is a lower one. Arguments and errors are those of `log_likelihood`.

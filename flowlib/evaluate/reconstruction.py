@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..core import Compose, device_of
+from ..core import Compose, Flow, device_of
 
 __all__ = ["RoundTrip", "round_trip"]
 
@@ -28,7 +28,8 @@ class RoundTrip(NamedTuple):
 
 
 @torch.no_grad()
-def round_trip(flow, x: Tensor, dtype: torch.dtype, batch_size: int = 250, context: Tensor | None = None) -> RoundTrip:
+def round_trip(flow: Flow, x: Tensor, dtype: torch.dtype, batch_size: int = 250,
+               context: Tensor | None = None) -> RoundTrip:
     """Encode and decode in one precision, on the flow's device, or on the CPU where that has no such precision.
 
     Of integer data, the same draw of the noise goes there and back; a value is wrong where its noise lay nearer than
@@ -55,7 +56,7 @@ def round_trip(flow, x: Tensor, dtype: torch.dtype, batch_size: int = 250, conte
     if dtype == torch.float64 and home.type == "mps":  # which has none
         home = torch.device("cpu")
     bijection = copy.deepcopy(flow).to(home).to(dtype).bijection
-    layers = list(bijection.bijections) if isinstance(bijection, Compose) else [bijection]
+    layers: list[Any] = list(bijection.bijections) if isinstance(bijection, Compose) else [bijection]
     noise = None
     if not x.is_floating_point():
         noise = layers.pop()
@@ -63,8 +64,8 @@ def round_trip(flow, x: Tensor, dtype: torch.dtype, batch_size: int = 250, conte
             raise ValueError(f"the data are integers, and {type(noise).__name__}, next to them, does not dequantize")
     errors, wrong = [], 0
     for start in range(0, len(x), batch_size):
-        part, c = (None if t is None else t[start : start + batch_size].to(home) for t in (x, context))
-        c = c if c is None else c.to(dtype)
+        rows = slice(start, start + batch_size)
+        part, c = x[rows].to(home), None if context is None else context[rows].to(home, dtype)
         v = value = part.to(dtype) if noise is None else noise.inverse(part, c)[0]
         for f in reversed(layers):
             value = f.inverse(value, c)[0]

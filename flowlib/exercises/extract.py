@@ -24,7 +24,7 @@ class Refused(Exception):
 
 def executed(statement: ast.stmt) -> list[ast.AST]:
     """The nodes that run with a statement: not the bodies of the functions that it defines."""
-    nodes = [statement]
+    nodes: list[ast.AST] = [statement]
     for node in nodes:
         if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
             nodes += ast.iter_child_nodes(node)

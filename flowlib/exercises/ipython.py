@@ -41,7 +41,7 @@ def runs(command: str, otherwise: str) -> str:
 def plain(text: str) -> str:
     """The Python text of a cell with IPython's lines in it; as many lines, each at its place."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
-    blank, indent = re.match(r"((?:[ \t]*\n)*)([ \t]*)", text).groups()
+    blank, indent = next(re.finditer(r"((?:[ \t]*\n)*)([ \t]*)", text)).groups()
     text = re.sub(f"^{indent}", "", text[len(blank):], flags=re.MULTILINE)  # IPython allows a cell to be shifted
     magic = re.match(r"%%(\S*).*", text)
     if magic:

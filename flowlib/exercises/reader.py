@@ -11,6 +11,7 @@ import io
 import json
 import sys
 import zipfile
+from typing import IO
 
 FILE_SIZE, CODE_SIZE, MEMORY, MEMBERS = 100 << 20, 1 << 20, 1 << 30, 10_000  # bytes, and files in an archive
 
@@ -19,7 +20,7 @@ class Unreadable(ValueError):
     """A file that cannot be graded; the message holds nothing of what is in it."""
 
 
-def read(file: io.BufferedIOBase) -> bytes:
+def read(file: IO[bytes]) -> bytes:
     """All of a file that is not too large."""
     raw = file.read(FILE_SIZE + 1)
     if len(raw) > FILE_SIZE:
@@ -27,7 +28,7 @@ def read(file: io.BufferedIOBase) -> bytes:
     return raw
 
 
-def members(file: io.BufferedIOBase) -> list[tuple[int, str]]:
+def members(file: IO[bytes]) -> list[tuple[int, str]]:
     """[(number, name)] of the files in an archive. Zip programs that do not say so write UTF-8 all the same."""
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
@@ -44,7 +45,7 @@ def members(file: io.BufferedIOBase) -> list[tuple[int, str]]:
     return found
 
 
-def member(file: io.BufferedIOBase, number: int) -> io.BytesIO:
+def member(file: IO[bytes], number: int) -> io.BytesIO:
     """One file of an archive."""
     with zipfile.ZipFile(file) as archive:
         entry = archive.infolist()[number]
@@ -54,7 +55,7 @@ def member(file: io.BufferedIOBase, number: int) -> io.BytesIO:
             return io.BytesIO(read(inner))
 
 
-def code_cells(file: io.BufferedIOBase) -> list[tuple[int, str]]:
+def code_cells(file: IO[bytes]) -> list[tuple[int, str]]:
     """[(number, text)] of the code cells, counted from 1, whatever happened to ids, metadata and outputs."""
     try:
         cells = json.loads(read(file))["cells"]
@@ -71,7 +72,7 @@ def code_cells(file: io.BufferedIOBase) -> list[tuple[int, str]]:
 def answer(kind: str, path: list[str]) -> dict:
     """What is printed."""
     try:
-        file = sys.stdin.buffer
+        file: IO[bytes] = sys.stdin.buffer
         for number in path:
             file = member(file, int(number))
         return {"cells": code_cells(file)} if kind == "notebook" else {"members": members(file)}

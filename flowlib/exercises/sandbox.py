@@ -93,7 +93,7 @@ def explain(error: list[str], job: dict) -> str:
 class Worker:
     """One worker process, started anew after it was lost, and for each job where a fork after torch is not safe."""
 
-    def __init__(self, hidden):
+    def __init__(self, hidden: Iterable[str | os.PathLike]):
         self.hidden, self.process, self.closed = [str(Path(folder).resolve()) for folder in hidden], None, False
 
     def start(self) -> None:
@@ -106,9 +106,9 @@ class Worker:
                     "folder": self.folder.name}
         command = [sys.executable, "-I", str(HERE / "worker.py"), str(theirs.fileno()), json.dumps(settings)]
         environment = ENVIRONMENT | {"PATH": os.environ.get("PATH", "")}
-        nothing = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        nothing = subprocess.DEVNULL
         self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment, cwd=self.folder.name,
-                                        start_new_session=True, **nothing)
+                                        start_new_session=True, stdin=nothing, stdout=nothing, stderr=nothing)
         theirs.close()
         self.socket.settimeout(300)
         if self.socket.recv(16) != b"ready":
@@ -137,7 +137,7 @@ class Worker:
             self.start()
         with tempfile.TemporaryFile() as request, tempfile.TemporaryFile() as answer:
             request.write(json.dumps(job).encode() + b"\n")
-            np.savez(request, **arrays)
+            np.savez(request, **arrays)  # pyright: ignore[reportArgumentType]  # no name is allow_pickle
             request.seek(0)
             self.socket.settimeout(job["seconds"] + 30)
             try:
@@ -188,7 +188,8 @@ class Sandbox:
     def _choose(self) -> None:
         """Use namespaces and the filter if they work, and say what is missing otherwise."""
         reasons = [] if self.isolated else ["not asked for"]
-        for self.isolated, self.filtered in dict.fromkeys(product((self.isolated, False), (self.filtered, False))):
+        for choice in dict.fromkeys(product((self.isolated, False), (self.filtered, False))):
+            self.isolated, self.filtered = choice
             reason = self._probe()
             if not reason:
                 break

@@ -8,7 +8,6 @@ written. The notebook is the same, byte for byte. Standard library only, so that
 """
 import hashlib
 import json
-import re
 from pathlib import Path
 
 from ..atomic import write_atomic
@@ -28,7 +27,7 @@ def cut(source: str, name: str, stub: str | None = None) -> tuple[str, bool]:
             if inside:
                 raise SourceError(f"BEGIN {name} twice")
             inside = found = True
-            indent = re.match(r"\s*", line)[0]
+            indent = line[: len(line) - len(line.lstrip())]
             lines += [indent + part for part in stub.split("\n")] if stub is not None else []
         elif f"END {name}" in line:
             if not inside:

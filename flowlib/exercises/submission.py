@@ -21,7 +21,7 @@ class NotAllowed:
     def __init__(self, packages: list[str]):
         self.packages = packages
 
-    def find_spec(self, name: str, path=None, target=None) -> None:
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
         if name.split(".")[0] in self.packages:
             raise ImportError(name=name)
 
@@ -70,7 +70,7 @@ def values(function: Callable, arguments: list, wrt: Sequence[int], weights: lis
              if isinstance(value, torch.Tensor) and value.requires_grad and value.shape == w.shape]
     if wrt and terms:
         leaves = [tensors[k] for k in wrt]
-        gradients = torch.autograd.grad(sum(terms), leaves, allow_unused=True, materialize_grads=True)
+        gradients = torch.autograd.grad(sum(terms, torch.zeros(())), leaves, allow_unused=True, materialize_grads=True)
         out |= {f"g{k}": gradient.numpy() for k, gradient in enumerate(gradients)}
     return out
 
@@ -103,7 +103,7 @@ def answer(job: dict, data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def run(job: dict, data: dict[str, np.ndarray], descriptor: int) -> None:
     """Answer a job into an open file and end the process, whatever threads or exit handlers were left behind."""
     buffer = io.BytesIO()
-    np.savez(buffer, **answer(job, data))
+    np.savez(buffer, **answer(job, data))  # pyright: ignore[reportArgumentType]  # no name is allow_pickle
     view = memoryview(buffer.getvalue())
     os.lseek(descriptor, 0, os.SEEK_SET)
     os.ftruncate(descriptor, 0)

@@ -80,7 +80,8 @@ def serve(control: socket.socket, configuration: dict) -> None:
         if pid == 0:
             control.close()
             try:
-                supervise(*files, configuration)
+                job_file, answer = files
+                supervise(job_file, answer, configuration)
             finally:
                 os._exit(1)
         for file in files:

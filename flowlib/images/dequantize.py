@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from ..core import Bijection
 
 __all__ = ["Dequantize", "bits_per_dim"]
 
+Nats = TypeVar("Nats", float, Tensor)
 EDGE = 2.0**-10  # of a cell: more than a float32 round trip through a trained flow of 256 levels moves a pixel
 ROUNDINGS = 32  # the same in units of the last place of the unit interval
 
@@ -103,7 +105,7 @@ class Dequantize(PixelNoise):
         return v, v.new_full(outside.shape, -self._log_volume(v)).masked_fill(outside, -torch.inf)
 
 
-def bits_per_dim(log_prob: Tensor | float, dims: int) -> Tensor | float:
+def bits_per_dim(log_prob: Nats, dims: int) -> Nats:
     r"""$-\log p / (D \ln 2)$: nats an image into bits a dimension. Nothing to add: `log_prob` is that of the integers.
 
     Args:

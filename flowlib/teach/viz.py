@@ -1,8 +1,9 @@
-"""Figures: the one style of the book, four ways to draw a density or a map, and interactive figures that need no server.
+"""Figures: the one style of the book, four ways to draw a density or a map, and interactive figures without a server.
 
-Two kinds of interactive figure, both one HTML output that works in Jupyter, in Colab and on a static page opened from disk,
-by mouse, touch and keyboard, without any network: `frames` turns over pictures drawn beforehand by matplotlib, `demo` runs
-one of the small scripts in `flowlib/teach/demos/`, which draw SVG. Both are the same text whenever the same cell runs again.
+Two kinds of interactive figure, both one HTML output that works in Jupyter, in Colab and on a static page opened from
+disk, by mouse, touch and keyboard, without any network: `frames` turns over pictures drawn beforehand by matplotlib,
+`demo` runs one of the small scripts in `flowlib/teach/demos/`, which draw SVG. Both are the same text whenever the same
+cell runs again.
 """
 from __future__ import annotations
 
@@ -13,12 +14,20 @@ import json
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["COLOURS", "DATA", "LATENT", "MAP", "demo", "frames", "plot_density", "plot_density_2d", "plot_grid", "plot_samples",
-           "use_style"]
+if TYPE_CHECKING:
+    from IPython.display import HTML
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import StepPatch
+
+__all__ = ["COLOURS", "DATA", "LATENT", "MAP", "demo", "frames", "plot_density", "plot_density_2d", "plot_grid",
+           "plot_samples", "use_style"]
 
 # The colours of Okabe and Ito, which colour-blind readers tell apart. The first three mean the same in every figure.
 DATA, LATENT, MAP = "#0072b2", "#d55e00", "#5f6670"
@@ -32,7 +41,8 @@ STYLE = {
 }
 
 CSS = """\
-.flow-figure { margin: 0; padding: 0.75rem; border-radius: 0.4rem; background: #fff; color: #1f2328; color-scheme: light;
+.flow-figure { margin: 0; padding: 0.75rem; border-radius: 0.4rem; background: #fff; color: #1f2328; \
+color-scheme: light;
   font: 15px/1.45 system-ui, sans-serif; }
 .flow-figure > * { max-width: 38rem; margin-left: auto !important; margin-right: auto !important; }
 .flow-figure img, .flow-figure svg { display: block; width: 100%; height: auto; }
@@ -56,9 +66,10 @@ def use_style() -> None:
         >>> viz.use_style()
     """
     import matplotlib
+    from cycler import cycler
 
-    matplotlib.rcParams.update(STYLE)
-    matplotlib.rcParams["axes.prop_cycle"] = matplotlib.cycler(color=COLOURS)
+    settings: dict[Any, Any] = {**STYLE, "axes.prop_cycle": cycler(color=COLOURS)}
+    matplotlib.rcParams.update(settings)
 
 
 # --- densities and maps -----------------------------------------------------------------------------------------------
@@ -73,13 +84,13 @@ def _like(density) -> dict:
 
 @torch.no_grad()
 def _evaluate(density, points: Tensor) -> Tensor:
-    """Density at points (..., D): of a flow, of a torch distribution, or of a function of numbers (D = 1) or of points."""
+    """Density at points (..., D): of a flow, a torch distribution, or a function of numbers (D = 1) or of points."""
     if hasattr(density, "log_prob"):
         return density.log_prob(points if density.event_shape else points[..., 0]).exp().cpu()
     return density(points[..., 0] if points.shape[-1] == 1 else points).cpu()
 
 
-def plot_density(ax, density, low: float, high: float, n: int = 501, fill: bool = True, **style):
+def plot_density(ax: Axes, density: Any, low: float, high: float, n: int = 501, fill: bool = True, **style) -> Line2D:
     """Draw a one-dimensional density as a curve over its light area.
 
     Args:
@@ -92,7 +103,8 @@ def plot_density(ax, density, low: float, high: float, n: int = 501, fill: bool 
 
     Example:
         >>> import matplotlib.pyplot as plt
-        >>> line = plot_density(plt.figure().add_subplot(), torch.distributions.Normal(0.0, 1.0), -4, 4, label="Gaussian")
+        >>> normal = torch.distributions.Normal(0.0, 1.0)
+        >>> line = plot_density(plt.figure().add_subplot(), normal, -4, 4, label="Gaussian")
     """
     x = torch.linspace(low, high, n, **_like(density))
     p, x = _evaluate(density, x[:, None]).numpy(), x.cpu().numpy()
@@ -102,7 +114,8 @@ def plot_density(ax, density, low: float, high: float, n: int = 501, fill: bool 
     return line
 
 
-def plot_samples(ax, samples: Tensor, bins: int = 50, range: tuple[float, float] | None = None, **style):
+def plot_samples(ax: Axes, samples: Tensor, bins: int = 50, range: tuple[float, float] | None = None,
+                 **style) -> StepPatch:
     """Draw samples, of any shape, as a histogram whose total area is one: what a density is compared with.
 
     With `range`, the area is the share of the samples inside, so the bars still estimate the density of all.
@@ -119,7 +132,7 @@ def plot_samples(ax, samples: Tensor, bins: int = 50, range: tuple[float, float]
     return ax.stairs(heights, edges, **{"fill": True, "alpha": 0.35, "linewidth": 0, **style})
 
 
-def plot_density_2d(ax, density, low: float, high: float, n: int = 200, **style):
+def plot_density_2d(ax: Axes, density: Any, low: float, high: float, n: int = 200, **style) -> AxesImage:
     """Draw a two-dimensional density as an image on the square from `low` to `high`; `style` goes to `ax.imshow`.
 
     Example:
@@ -134,7 +147,8 @@ def plot_density_2d(ax, density, low: float, high: float, n: int = 200, **style)
 
 
 @torch.no_grad()
-def plot_grid(ax, f: Callable[[Tensor], Tensor], low: float, high: float, lines: int = 21, n: int = 200, **style) -> None:
+def plot_grid(ax: Axes, f: Callable[[Tensor], Tensor], low: float, high: float, lines: int = 21, n: int = 200,
+              **style) -> None:
     """Draw the image of a square grid under f, a map of points (n, 2): cells of equal area become large and small ones.
 
     Verticals have the colour of the first axis, horizontals of the second, unless `style` says otherwise.
@@ -165,11 +179,11 @@ def _slider(key: str, label: str, last: str, extra: str) -> str:
             f'<output for="{key}">{html.escape(last)}</output>')
 
 
-def _figure(key: str, picture: str, controls: str, script: str, rest: str = ""):
+def _figure(key: str, picture: str, controls: str, script: str, rest: str = "") -> HTML:
     from IPython.display import HTML
 
-    return HTML(f'<figure class="flow-figure" id="{key}">\n<style>\n{CSS}\n</style>\n{picture}\n<div>{controls}</div>\n{rest}'
-                f"<script>\n{script}\n</script>\n</figure>")
+    return HTML(f'<figure class="flow-figure" id="{key}">\n<style>\n{CSS}\n</style>\n{picture}\n'
+                f"<div>{controls}</div>\n{rest}<script>\n{script}\n</script>\n</figure>")
 
 
 def _key(*parts) -> str:
@@ -183,7 +197,8 @@ def _png(figure) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def frames(draw: Callable, values: Sequence, *, label: str, alt: str | Callable, start: int = 0, show: str | Callable = "{}"):
+def frames(draw: Callable, values: Sequence, *, label: str, alt: str | Callable, start: int = 0,
+           show: str | Callable = "{}") -> HTML:
     """A figure with a slider that turns over pictures drawn beforehand, one for each value.
 
     Args:
@@ -236,11 +251,12 @@ def frames(draw: Callable, values: Sequence, *, label: str, alt: str | Callable,
     slider.setAttribute("aria-valuetext", shown[i]);
   }});
 }})();"""
-    picture = f'<img class="dark-light" alt="{html.escape(texts[start])}" src="data:image/png;base64,{pictures[start]}">'
+    picture = f'<img class="dark-light" alt="{html.escape(texts[start])}" '\
+              f'src="data:image/png;base64,{pictures[start]}">'
     return _figure(key, picture, slider, script)
 
 
-def demo(name: str, *, alt: str, controls: dict, data: dict | None = None, size: tuple[int, int] = (400, 380)):
+def demo(name: str, *, alt: str, controls: dict, data: dict | None = None, size: tuple[int, int] = (400, 380)) -> HTML:
     """A figure drawn in the browser by `flowlib/teach/demos/<name>.js`, again at every movement of its controls.
 
     The script is a function `(pen, values, data) => sentence`: it draws with the pen (see `pen.js` beside it) what the
@@ -249,8 +265,8 @@ def demo(name: str, *, alt: str, controls: dict, data: dict | None = None, size:
     Args:
         name: Name of the script.
         alt: What is to be seen, for readers of a page where scripts do not run.
-        controls: By label, a list of words (a menu) or a tuple (low, high, step, start) (a slider). The script reads their
-            values under the same labels.
+        controls: By label, a list of words (a menu) or a tuple (low, high, step, start) (a slider). The script reads
+            their values under the same labels.
         data: Anything that JSON can write, for the script. Round computed numbers: outputs are compared as text.
         size: Width and height of the drawing, in its own units; a unit is at most a pixel and a half.
 

@@ -1,4 +1,4 @@
-"""What a determinant measures: the volume of the box that a matrix makes of the unit cube, by formula and by counting."""
+"""What a determinant measures: the volume of the box that a matrix makes of the unit cube, by formula and counting."""
 from __future__ import annotations
 
 import torch
@@ -10,7 +10,7 @@ __all__ = ["parallelepiped_volume", "volume_by_counting"]
 def parallelepiped_volume(edges: Tensor) -> Tensor:
     r"""The k-dimensional volume of the parallelepiped spanned by the columns of `edges`.
 
-    $|\det A|$ for a square matrix, $\sqrt{\det A^\top A}$ (Gram) for k edges in a space of d > k dimensions. Cost: O(d k^2).
+    $|\det A|$ for a square matrix, $\sqrt{\det A^\top A}$ (Gram) for k edges in d > k dimensions. Cost: O(d k^2).
 
     Args:
         edges: (..., d, k), k <= d, one edge a column.
@@ -24,17 +24,19 @@ def parallelepiped_volume(edges: Tensor) -> Tensor:
         tensor(6.)
     """
     if edges.ndim < 2 or edges.shape[-1] > edges.shape[-2]:
-        raise ValueError(f"expected at most d edges in d dimensions, as columns (..., d, k); got shape {tuple(edges.shape)}")
+        raise ValueError(f"expected at most d edges in d dimensions, as columns (..., d, k); got shape "
+                         f"{tuple(edges.shape)}")
     return torch.linalg.qr(edges, mode="r").R.diagonal(dim1=-2, dim2=-1).prod(-1).abs()
 
 
 @torch.no_grad()
-def volume_by_counting(edges: Tensor, n: int = 100_000, generator: torch.Generator | None = None) -> tuple[float, float]:
+def volume_by_counting(edges: Tensor, n: int = 100_000,
+                       generator: torch.Generator | None = None) -> tuple[float, float]:
     r"""The volume of a parallelepiped without a determinant: throw points into its bounding box, count those inside.
 
-    A point x lies inside if $A^{-1}x$ lies in the unit cube. With a share $\hat p$ inside of a box of volume V, the estimate is
-    $V\hat p$ with standard error $V\sqrt{\hat p(1-\hat p)/n}$. In many dimensions the box grows much larger than what is in
-    it, $\hat p$ falls towards zero and the relative error towards one: counting is for few dimensions.
+    A point x lies inside if $A^{-1}x$ lies in the unit cube. With a share $\hat p$ inside of a box of volume V, the
+    estimate is $V\hat p$ with standard error $V\sqrt{\hat p(1-\hat p)/n}$. In many dimensions the box grows much larger
+    than what is in it, $\hat p$ falls towards zero and the relative error towards one: counting is for few dimensions.
 
     Args:
         edges: A, (d, d), one edge a column.

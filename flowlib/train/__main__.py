@@ -63,8 +63,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--resume", action="store_true", help="go on with the run in --out, if there is one")
     add("--precision", choices=["bf16"], help="run the networks in bfloat16")
     add("--compile", action="store_true", help="compile with torch.compile")
-    add("--threads", type=threads, default=1, help="CPU threads (1); small networks gain little from more, and results may differ "
-        "in the last bits")
+    add("--threads", type=threads, default=1,
+        help="CPU threads (1); small networks gain little from more, and results may differ in the last bits")
     add("--preprocess", type=preprocess, metavar="{scale,centre,logit,ALPHA}",
         help="what the flow sees of pixels in [0, 1] (the logit: alpha = 1e-5 for MNIST and Fashion-MNIST, else 0.05)")
     args = parser.parse_args(arguments)
@@ -88,7 +88,8 @@ def preprocess(text: str) -> str | float:
         value = text if text.isalpha() else float(text)
         preprocessing(value)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"must be scale, centre, logit or an alpha in (0, 1/2), got {text!r}") from None
+        message = f"must be scale, centre, logit or an alpha in (0, 1/2), got {text!r}"
+        raise argparse.ArgumentTypeError(message) from None
     return value
 
 
@@ -115,8 +116,10 @@ def main(arguments: list[str] | None = None) -> None:
         Config(**run)
         torch.set_num_threads(args.threads)
         train, val, test = (data.load(args.data, split, levels=args.levels, size=args.size) for split in data.SPLITS)
+        assert train.levels is not None  # of images
         seed_all(args.seed, START)
-        flow = build(recipes()[args.model], tuple(train.x.shape[1:]), train.levels, size, args.preprocess)
+        _, channels, height, width = train.x.shape
+        flow = build(recipes()[args.model], (channels, height, width), train.levels, size, args.preprocess)
         history = fit(flow, train, val.x[:WATCHED], out=args.out, resume=args.resume, precision=args.precision,
                       compile=args.compile, watch=watcher(args, flow, val), **run)
         from accelerate import PartialState
@@ -131,11 +134,14 @@ def main(arguments: list[str] | None = None) -> None:
 def watcher(args: argparse.Namespace, flow: Flow, val: data.Data) -> Callable[[int], None]:
     """What `fit` calls on the way: one sheet a validation, always from the same noise: only the flow changes."""
 
+    assert val.levels is not None  # of images
+    levels = val.levels
+
     def watch(step: int) -> None:
         seed_all(args.seed, REPORT)
         path = args.out / "progress" / f"{step:07d}.png"
         try:
-            pictures.draw_step(path, flow, val.x[:10], val.levels, step, {"Description": args.command})
+            pictures.draw_step(path, flow, val.x[:10], levels, step, {"Description": args.command})
         except OSError as error:  # a picture less is no reason to stop
             print(f"{path} could not be written ({error.strerror or error}); training goes on", file=sys.stderr)
 
@@ -154,6 +160,7 @@ def finish(args: argparse.Namespace, flow: Flow, history: History, run: dict, tr
         except Exception as error:
             missing[name] = error
 
+    assert train.levels is not None  # of images
     seed_all(args.seed, REPORT)
     splits = {"val": val.x, "test": test.x}
     bits = gaussian = histogram = None

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from .config import Config
 PASSES = 1000  # over the data that one batch may take: beyond, batch_size is a slip
 
 
-def as_tensors(given, what: str, conditional: bool = False) -> tuple[Tensor, ...] | None:
+def as_tensors(given: Any, what: str, conditional: bool = False) -> tuple[Tensor, ...] | None:
     """Samples, (samples, context) or a `Data` as a tuple of tensors of equal length.
 
     Args:
@@ -30,8 +31,8 @@ def as_tensors(given, what: str, conditional: bool = False) -> tuple[Tensor, ...
         return None
     if isinstance(given, Data):
         if conditional and given.y is not None:
-            raise ValueError(f"the {what} data have labels, and this flow takes a context: give a tuple (samples, context), "
-                             "for example (data.x, torch.eye(K)[data.y]) for K classes")
+            raise ValueError(f"the {what} data have labels, and this flow takes a context: give a tuple (samples, "
+                             "context), for example (data.x, torch.eye(K)[data.y]) for K classes")
         given = given.x
     tensors = tuple(_tensor(part, what) for part in (given if isinstance(given, tuple) else (given,)))
     if not tensors or len({len(t) for t in tensors}) > 1 or not len(tensors[0]):
@@ -65,7 +66,7 @@ def digest(tensors: tuple[Tensor, ...] | None) -> str | None:
     found = hashlib.sha256()
     for tensor in tensors:
         found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 
@@ -81,18 +82,19 @@ class Batches:
             raise ValueError(f"a batch_size of {config.batch_size:,} is more than {PASSES:,} passes over "
                              f"{len(tensors[0]):,} rows")
         self.tensors = tensors and tuple(t.to(device) for t in tensors)
+        self.rows = 0 if tensors is None else len(tensors[0])
         self.size, self.seed, self.accumulate = config.batch_size, config.seed, config.accumulate
         self.rank, self.world, self.device = rank, world, device
         self.order = functools.lru_cache(maxsize=2)(self._order)
 
     def _order(self, epoch: int) -> Tensor:
         generator = torch.Generator("cpu").manual_seed(derive(self.seed, ORDER, epoch))
-        return torch.randperm(len(self.tensors[0]), generator=generator, device="cpu").to(self.device)
+        return torch.randperm(self.rows, generator=generator, device="cpu").to(self.device)
 
     def __call__(self, step: int) -> tuple:
         if self.tensors is None:
             return (self.size // self.world,)
-        n, start = len(self.tensors[0]), step * self.size
+        n, start = self.rows, step * self.size
         epochs = range(start // n, (start + self.size - 1) // n + 1)
         joint = torch.cat([self.order(epoch) for epoch in epochs])[start % n :][: self.size]
         return tuple(t[joint[self.rank :: self.world]] for t in self.tensors)

@@ -12,8 +12,8 @@ __all__ = ["build"]
 
 def build(recipe: Recipe, shape: tuple[int, int, int], levels: int, size: dict,
           preprocess: str | float = "logit") -> Flow:
-    """A new flow over integer images of this shape. A model of vectors is one over all pixels at once. Scales are at most as many
-    as the images can be halved: three become two on 28 x 28."""
+    """A new flow over integer images of this shape. A model of vectors is one over all pixels at once. Scales are at
+    most as many as the images can be halved: three become two on 28 x 28."""
     if recipe.over == "vectors":
         return Pixels(recipe.model(math.prod(shape), **size), shape, levels=levels, preprocess=preprocess)
     if "scales" in size:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from ..atomic import locked, sweep, write_atomic
 from .config import History
@@ -88,7 +89,7 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 @contextmanager
-def writing(folder: Path, step: int):
+def writing(folder: Path, step: int) -> Iterator[None]:
     """Says in a failed write what failed and what is left."""
     try:
         yield
@@ -97,8 +98,8 @@ def writing(folder: Path, step: int):
                                    "before it is kept", str(folder)) from error
 
 
-def save_run(folder: Path, facts: dict, objective: nn.Module, optimizer, average: list[Tensor], best: dict[str, Tensor],
-             history: History) -> None:
+def save_run(folder: Path, facts: dict, objective: nn.Module, optimizer: Optimizer, average: list[Tensor],
+             best: dict[str, Tensor], history: History) -> None:
     """Write everything that the rest of the run depends on.
 
     Raises:
@@ -117,7 +118,8 @@ def save_run(folder: Path, facts: dict, objective: nn.Module, optimizer, average
     write(folder / NAME, tensors, {**facts, "history": record, "counts": counts})
 
 
-def load_run(path: Path, facts: dict, objective: nn.Module, optimizer, average: list[Tensor]) -> tuple[dict, History]:
+def load_run(path: Path, facts: dict, objective: nn.Module, optimizer: Optimizer,
+             average: list[Tensor]) -> tuple[dict, History]:
     """Put the state back into objective, optimizer and average; the best weights and the history so far are returned.
 
     Raises:
@@ -127,8 +129,10 @@ def load_run(path: Path, facts: dict, objective: nn.Module, optimizer, average: 
     for kind in facts:
         before, now = saved.get(kind), json.loads(json.dumps(facts[kind]))
         if before != now:
-            keys = [k for k in now if before.get(k) != now[k]] if isinstance(now, dict) and before else []
-            change = ", ".join(f"{k} was {before.get(k)}, is {now[k]}" for k in keys) or f"was {before}, is {now}"
+            change = f"was {before}, is {now}"
+            if isinstance(before, dict) and isinstance(now, dict):
+                other = [k for k in now if before.get(k) != now[k]]
+                change = ", ".join(f"{k} was {before.get(k)}, is {now[k]}" for k in other) or change
             change = f": {change}" if len(change) < 500 else ""  # the structure of a model is long
             raise ValueError(f"{path} belongs to a run with another {kind}{change}; a resumed run keeps them")
     groups: dict[str, dict] = {}
@@ -189,5 +193,5 @@ def _digest(tensors: dict[str, Tensor], facts: str) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.flatten().view(torch.uint8).numpy())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -4,6 +4,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
+from typing import Any
 
 __all__ = ["Config", "History", "TrainingError"]
 
@@ -59,11 +60,12 @@ class Config:
     def __post_init__(self):
         if (self.steps is None) == (self.epochs is None):
             raise ValueError(f"give either steps or epochs, got steps={self.steps} and epochs={self.epochs}")
-        for name, annotation in ((f.name, f.type) for f in fields(self) if f.name != "betas"):
-            value, whole = getattr(self, name), annotation.startswith("int")
-            if value is None and "None" in annotation:
+        for name, annotation in ((f.name, str(f.type)) for f in fields(self) if f.name != "betas"):
+            if "None" in annotation and getattr(self, name) is None:
                 continue
-            if isinstance(value, bool) or not isinstance(value, Integral if whole else Real):
+            value: Any = getattr(self, name)
+            whole = annotation.startswith("int")
+            if type(value) is bool or not issubclass(type(value), Integral if whole else Real):
                 raise ValueError(f"{name} must be a {'whole ' if whole else ''}number, got {value!r}")
             if not 0 <= value < math.inf or value == 0 and name not in MAY_BE_ZERO:
                 wanted = "finite and not negative" if name in MAY_BE_ZERO else "positive and finite"
@@ -79,9 +81,12 @@ class Config:
 
     def plan(self, rows: int | None) -> tuple[int, int]:
         """Number of steps, and steps between two validations, for a training set of so many rows."""
-        if self.epochs is not None and rows is None:
+        if self.steps is not None:
+            steps = self.steps
+        elif self.epochs is not None and rows is not None:
+            steps = math.ceil(self.epochs * rows / self.batch_size)
+        else:
             raise ValueError("without training data there are no epochs: give steps")
-        steps = self.steps or math.ceil(self.epochs * rows / self.batch_size)
         return steps, self.eval_every or math.ceil(steps / 40)
 
     def lr_at(self, step: int, steps: int) -> float:

@@ -88,7 +88,7 @@ def fit(flow: nn.Module, train: Samples, val: Samples = None, *, config: Config 
     """
     config = Config(**changes) if config is None else replace(config, **changes)
     objective = NLL(flow) if objective is None else objective
-    train, val = _checked(flow, objective, train, val)
+    samples, held_out = _checked(flow, objective, train, val)
     if precision not in (None, "bf16"):
         raise ValueError(f'precision must be None or "bf16", whose range log-densities need; got {precision!r}')
     precision, out = precision or launched_precision(), None if out is None else Path(out)
@@ -98,7 +98,7 @@ def fit(flow: nn.Module, train: Samples, val: Samples = None, *, config: Config 
 
     with (processes(cpu) as here, kept_random_state(here.device),
           claimed(out if here.is_main_process else None, checkpoint)):
-        run = Run(flow, objective, config, train, val, here, out, precision)
+        run = Run(flow, objective, config, samples, held_out, here, out, precision)
         try:
             run.begin(optimizer, compile, checkpoint)
             with run.progress(progress):
@@ -117,7 +117,7 @@ def fit(flow: nn.Module, train: Samples, val: Samples = None, *, config: Config 
             raise
         finally:
             run.leave()
-        if checkpoint is not None and here.is_main_process:  # the model's files, whatever has become of them since
+        if out is not None and checkpoint is not None and here.is_main_process:  # whatever became of the files
             with writing(out, run.history.best_step):
                 saving.save(flow, out)
     return run.history
@@ -128,7 +128,7 @@ def _checked(flow: nn.Module, objective: nn.Module, train: Samples, val: Samples
     if all(module is not flow for module in objective.modules()):
         raise ValueError("the objective must hold the flow as a submodule, or there is nothing to train")
     likelihood = isinstance(objective, NLL)
-    conditional = likelihood and flow.bijection.context_shape is not None
+    conditional = isinstance(objective, NLL) and objective.flow.bijection.context_shape is not None
     train, val = as_tensors(train, "training", conditional), as_tensors(val, "validation", conditional)
     if train is None and (likelihood or val is not None):
         raise ValueError("without training data " + (

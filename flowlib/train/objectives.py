@@ -10,6 +10,7 @@ a resumed run goes on where it was.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class NLL(nn.Module):
 
     def __init__(self, flow: nn.Module):
         super().__init__()
-        self.flow = flow
+        self.flow: Any = flow  # or whatever has a flow's methods
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """$-\\log p(x; c)$, of shape (B,)."""
@@ -60,10 +61,14 @@ class ReverseKL(nn.Module):
         torch.Size([5])
     """
 
+    beta: Tensor
+
     def __init__(self, flow: nn.Module, energy: Callable[[Tensor], Tensor],
                  anneal: Callable[[float], float] | None = None):
         super().__init__()
-        self.flow, self.energy, self.anneal = flow, energy, anneal
+        self.flow: Any = flow
+        self.energy: Callable[[Tensor], Tensor] = energy
+        self.anneal = anneal
         self.register_buffer("beta", torch.ones(()), persistent=False)  # a number would be compiled in, step by step
 
     def set_step(self, step: int, steps: int) -> None:

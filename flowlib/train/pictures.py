@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..atomic import write_atomic
-from ..core import device_of
+from ..core import Flow, device_of
 from ..evaluate import latents
 from ..images.dequantize import bits_per_dim
 from ..images.multiscale import MultiScale
@@ -38,12 +38,12 @@ def _shades(page: np.ndarray) -> np.ndarray:
 def draw_samples(path: Path, real: Tensor, samples: Tensor, levels: int, titles: tuple[str, str], text: dict) -> None:
     """Real images beside samples, in one PNG."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     pages = [_shades(sheet(images, columns=10) / (levels - 1)) for images in (real, samples)]
     height, width = np.max([page.shape[:2] for page in pages], axis=0)
     each = max(4.1, width / DPI)  # inches: at least one dot a pixel
-    figure = Figure(figsize=(2 * each, each * height / width + 0.2), layout="constrained")
-    figure.get_layout_engine().set(wspace=0.08)
+    figure = Figure(figsize=(2 * each, each * height / width + 0.2), layout=ConstrainedLayoutEngine(wspace=0.08))
     for axes, page, title in zip(figure.subplots(1, 2), pages, titles):
         axes.imshow(page, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_title(title, fontsize=11)
@@ -52,7 +52,7 @@ def draw_samples(path: Path, real: Tensor, samples: Tensor, levels: int, titles:
 
 
 @torch.no_grad()
-def draw_step(path: Path, flow, x: Tensor, levels: int, step: int, text: dict) -> None:
+def draw_step(path: Path, flow: Flow, x: Tensor, levels: int, step: int, text: dict) -> None:
     """A sheet on the way, pixel for pixel and fast: samples, and below them ten images x as they are, encoded and
     decoded, and, where the flow has scales, with the centre of the finest latents in place of their own: what the
     coarser ones know."""
@@ -83,9 +83,9 @@ def draw_losses(path: Path, history: History, dims: int, baselines: dict[str, fl
 
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
-    loss = bits_per_dim(-np.array(history.loss), dims)
+    loss, val_loss = (bits_per_dim(-torch.tensor(nats, dtype=torch.float64), dims).numpy()
+                      for nats in (history.loss, history.val_loss))
     axes.plot(np.arange(1, len(loss) + 1), loss, color=BLUE, alpha=0.35, linewidth=0.8, label="training, each batch")
-    val_loss = bits_per_dim(-np.array(history.val_loss), dims)
     axes.plot(history.val_step, val_loss, color=BLUE, label="validation, averaged weights")
     for (name, value), style in zip(baselines.items(), (":", "--")):
         axes.axhline(value, color=ORANGE, linestyle=style, label=name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ __all__ = ["joint_sum", "launched_precision", "on_all_processes", "processes"]
 
 
 @contextmanager
-def processes(cpu: bool) -> Iterator:
+def processes(cpu: bool) -> Iterator[Any]:
     """accelerate's `PartialState` (device, process_index, num_processes), chosen anew, whatever was chosen before.
 
     accelerate keeps one choice for the whole program: it is set aside meanwhile, and put back. Only what a launcher has
@@ -53,14 +54,14 @@ def launched_precision() -> str | None:
     return None if asked == "no" else asked
 
 
-def on_all_processes(module: nn.Module, here) -> nn.Module:
+def on_all_processes(module: nn.Module, here: Any) -> nn.Module:
     """The module with the weights of process 0, whose backward pass averages the gradients over all processes."""
     if here.num_processes == 1:
         return module
     return nn.parallel.DistributedDataParallel(module, None if here.device.type == "cpu" else [here.device])
 
 
-def joint_sum(values: Tensor, here) -> Tensor:
+def joint_sum(values: Tensor, here: Any) -> Tensor:
     """The sum over all processes."""
     if here.num_processes > 1:
         torch.distributed.all_reduce(values)

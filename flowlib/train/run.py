@@ -3,10 +3,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,7 @@ WINDOW = 10  # steps between two looks at the losses: between them nothing waits
 
 
 class Run:
-    """What changes from step to step: weights, their running average, the optimizer's moments, the best weights, history.
+    """What changes from step to step: weights, their average, the optimizer's moments, the best weights, history.
 
     Nothing is touched at construction. From `begin` on the objective belongs to the run, until `leave` gives it back.
 
@@ -40,8 +41,9 @@ class Run:
     """
 
     def __init__(self, flow: nn.Module, objective: nn.Module, config: Config, train: tuple[Tensor, ...] | None,
-                 val: tuple[Tensor, ...] | None, here, out: Path | None, precision: str | None):
-        self.flow, self.objective, self.config, self.train, self.val = flow, objective, config, train, val
+                 val: tuple[Tensor, ...] | None, here: Any, out: Path | None, precision: str | None):
+        self.flow: Any = flow  # what it can do beyond a module depends on the objective
+        self.objective, self.config, self.train, self.val = objective, config, train, val
         self.here, self.device, self.first = here, here.device, here.is_main_process
         self.out, self.precision = out, precision
         self.steps, self.every = config.plan(None if train is None else len(train[0]))
@@ -59,18 +61,18 @@ class Run:
 
     def begin(self, make_optimizer: Callable | None, compile: bool, checkpoint: Path | None) -> None:
         """Everything to the device; then the data-dependent start, or the state from the checkpoint."""
-        self.objective.to(self.device, memory_format=torch.channels_last).train()  # for up to 1.5 times faster convolutions
-        if checkpoint is None and hasattr(self.objective, "initialize"):
+        _move(self.objective, self.device, torch.channels_last).train()  # up to 1.5 times faster convolutions
+        if checkpoint is None and (initialize := getattr(self.objective, "initialize", None)):
             seed_all(self.config.seed, START, rank=self.here.process_index, device=self.device)
-            self.objective.initialize(*self.batches(0))
-        self.params = [p for p in self.objective.parameters() if p.requires_grad]
+            initialize(*self.batches(0))
+        self.params: list[Tensor] = [p for p in self.objective.parameters() if p.requires_grad]
         if not self.params:
             raise ValueError("there is nothing to train: no parameter of the objective requires a gradient")
         self.optimizer = self._optimizer(make_optimizer)
         self.shared = on_all_processes(self.objective, self.here)
         self.model = torch.compile(self.shared) if compile else self.shared
         self.average = [p.detach().clone() for p in self.params]
-        self.facts = None if self.out is None else {
+        self.facts: dict[str, Any] = {} if self.out is None else {
             "model": saving.structure(self.flow), "config": asdict(self.config),
             "data": self.train and [list(t.shape) for t in self.train],
             "data content": {"training": digest(self.train), "validation": digest(self.val)},
@@ -159,7 +161,7 @@ class Run:
         history = self.history
         with self._averaged():
             if self.val is not None:
-                loss = self._validate()
+                loss = self._validate(self.val)
                 history.val_step, history.val_loss = [*history.val_step, step], [*history.val_loss, loss]
             if self.val is None or _better(history.val_loss):
                 self.best, history.best_step = _copy(self.objective.state_dict()), step
@@ -185,15 +187,15 @@ class Run:
                 self.objective.train()
                 _set(self.params, live)
 
-    def _validate(self) -> float:
+    def _validate(self, val: tuple[Tensor, ...]) -> float:
         """Mean loss over the validation data, whose rows the processes share; the noise is the same every time."""
         rank, world = self.here.process_index, self.here.num_processes
         self._tell(self.steps)
         seed_all(self.config.seed, VALIDATION, rank=rank, device=self.device)
         total = torch.zeros((), device=self.device)
-        for batch in zip(*(t[rank::world].split(self.config.batch_size) for t in self.val)):
+        for batch in zip(*(t[rank::world].split(self.config.batch_size) for t in val)):
             total += self.objective(*(t.to(self.device) for t in batch)).sum()
-        return float(joint_sum(total, self.here)) / len(self.val[0])
+        return float(joint_sum(total, self.here)) / len(val[0])
 
     def save(self, step: int) -> None:
         """Write the checkpoint of this step."""
@@ -223,26 +225,26 @@ class Run:
         self.losses.append(row)
 
     def _gradient(self, step: int) -> Tensor:
-        """The clipped gradient of the joint batch, into the parameters; (loss, norm of the gradient). Its random numbers
-        depend on (seed, step, process) alone."""
+        """The clipped gradient of the joint batch, into the parameters; (loss, norm of the gradient). Its random
+        numbers depend on (seed, step, process) alone."""
         self._tell(step)
         seed_all(self.config.seed, STEP, step, self.here.process_index, self.device)
         self.objective.zero_grad()
         losses, parts = [], self.batches.parts(step)
+        several = self.shared if isinstance(self.shared, nn.parallel.DistributedDataParallel) else None
         for k, part in enumerate(parts, 1):  # the processes meet at the last part only
-            apart = self.here.num_processes > 1 and k < len(parts)
-            with self.shared.no_sync() if apart else nullcontext():
+            with several.no_sync() if several and k < len(parts) else nullcontext():
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                     loss = self.model(*part).mean()
                 (loss / len(parts)).backward()
             losses.append(loss.detach().float())
         norm = nn.utils.clip_grad_norm_(self.params, self.config.clip or math.inf)
-        return torch.stack([sum(losses) / len(losses), norm.detach().float()])
+        return torch.stack([torch.stack(losses).mean(), norm.detach().float()])
 
     def _tell(self, step: int) -> None:
         """Tell the objective how far the run is. What is validated and left behind is the objective of the end."""
-        if hasattr(self.objective, "set_step"):
-            self.objective.set_step(step, self.steps)
+        if set_step := getattr(self.objective, "set_step", None):
+            set_step(step, self.steps)
 
     def _set_buffers(self, values: list[Tensor]) -> None:
         _set(list(self.objective.buffers()), values)
@@ -252,7 +254,7 @@ class Run:
     def leave(self) -> None:
         """The flow with its best weights, in eval mode, on the device where it was."""
         self.objective.load_state_dict(self.best)
-        self.objective.to(self.home, memory_format=torch.contiguous_format).eval()
+        _move(self.objective, self.home, torch.contiguous_format).eval()
         self._tell(self.steps)
 
     def interrupted(self, error: BaseException) -> None:
@@ -260,14 +262,18 @@ class Run:
         self._clock()
         self.history.stopped = "interrupted"
         with suppress(AttributeError):  # of an exception that takes none
-            error.history = self.history
+            error.history = self.history  # pyright: ignore[reportAttributeAccessIssue]  # a new one
 
     def _clock(self) -> None:
         self.history.seconds = time.perf_counter() - self.began
         self.history.processor_seconds = time.process_time() - self.worked
 
 
-def _describe(here) -> str:
+def _move(module: nn.Module, device: torch.device, memory_format: torch.memory_format) -> nn.Module:
+    return module.to(device, memory_format=memory_format)  # pyright: ignore[reportCallIssue]  # torch documents it
+
+
+def _describe(here: Any) -> str:
     name = (torch.cuda.get_device_name(here.device) if here.device.type == "cuda" else
             f"{here.device.type}, threads: {torch.get_num_threads()}")
     return f"{name}, processes: {here.num_processes}" if here.num_processes > 1 else name
@@ -283,7 +289,7 @@ def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.clone() for name, tensor in state.items()}
 
 
-def _set(tensors: list[Tensor], values: list[Tensor]) -> None:
+def _set(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
     with torch.no_grad():
         for tensor, value in zip(tensors, values, strict=True):
             tensor.copy_(value)

@@ -6,7 +6,15 @@ from collections.abc import Callable
 import torch
 
 from ..properties import (
-    Violated, attempt, bijection_properties, gradient_property, holds, near, open_check, random, show_table,
+    Violated,
+    attempt,
+    bijection_properties,
+    gradient_property,
+    holds,
+    near,
+    open_check,
+    random,
+    show_table,
 )
 
 

@@ -8,7 +8,15 @@ from torch import Tensor
 
 from ...checks import jacobian
 from ..properties import (
-    Violated, attempt, bijection_properties, gradient_property, holds, map_properties, near, open_check, random,
+    Violated,
+    attempt,
+    bijection_properties,
+    gradient_property,
+    holds,
+    map_properties,
+    near,
+    open_check,
+    random,
     show_table,
 )
 
