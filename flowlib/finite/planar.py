@@ -25,12 +25,12 @@ class Terms(NamedTuple):
 class Planar(Conditioned):
     r"""$x = z + \hat u \tanh(w^\top z + b)$, invertible for every value of its parameters u, w, b.
 
-    By the matrix determinant lemma $\det\frac{\partial x}{\partial z} = 1 + (1 - \tanh^2 a)\, w^\top\hat u$ with $a = w^\top z +
-    b$. It is positive everywhere exactly if $w^\top \hat u > -1$, which is built in: $\hat u$ is u with its component along w
-    replaced so that $w^\top \hat u = m(w^\top u)$, $m(t) = -1 + \ln(1 + e^t)$.
+    By the matrix determinant lemma $\det\frac{\partial x}{\partial z} = 1 + (1 - \tanh^2 a)\, w^\top\hat u$ with $a =
+    w^\top z + b$. It is positive everywhere exactly if $w^\top \hat u > -1$, which is built in: $\hat u$ is u with its
+    component along w replaced so that $w^\top \hat u = m(w^\top u)$, $m(t) = -1 + \ln(1 + e^t)$.
 
-    Inverse: $s = w^\top z$ solves the scalar equation $s + w^\top\hat u \tanh(s + b) = w^\top x$, whose left side increases;
-    then $z = x - \hat u\tanh(s+b)$.
+    Inverse: $s = w^\top z$ solves the scalar equation $s + w^\top\hat u \tanh(s + b) = w^\top x$, whose left side
+    increases; then $z = x - \hat u\tanh(s+b)$.
 
     Cost: O(D) forward (sampling), O(D) and one scalar root search a row in `inverse` (density).
 
@@ -53,7 +53,8 @@ class Planar(Conditioned):
     def _terms(self, params: Tensor) -> Terms:
         u, w, b = params.split_with_sizes((self.dim, self.dim, 1), -1)
         size = largest(w)  # the square of w may under- or overflow
-        # w = 0 makes the map a translation by u tanh(b): nothing to correct, and nothing to divide by (twice, in gradients)
+        # w = 0 makes the map a translation by u tanh(b): nothing to correct, and nothing to divide by (twice, in
+        # gradients)
         none = size <= torch.finfo(w.dtype).tiny ** 0.5
         direction = w / size.masked_fill(none, torch.inf)
         t = dot(u, w).masked_fill(none.squeeze(-1), math.log(math.e - 1))
@@ -63,8 +64,8 @@ class Planar(Conditioned):
 
     @staticmethod
     def _log_det(a, h, root):
-        # 1 + sech^2(a) (softplus(t) - 1) = tanh^2(a) + sech^2(a) softplus(t): a sum of positive terms, so nothing cancels
-        # however close w.u_hat comes to -1; and as the square of a hypotenuse nothing underflows.
+        # 1 + sech^2(a) (softplus(t) - 1) = tanh^2(a) + sech^2(a) softplus(t): a sum of positive terms, so nothing
+        # cancels however close w.u_hat comes to -1; and as the square of a hypotenuse nothing underflows.
         return 2 * torch.hypot(h, root / a.clamp(-80.0, 80.0).cosh()).log()
 
     def _forward(self, z, params):
