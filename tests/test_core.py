@@ -52,6 +52,8 @@ def test_compose_adds_and_orders():
     z = torch.tensor([0.25], dtype=D)
     x, log_det = f(z)
     assert x.item() == pytest.approx(math.exp(1.5)) and log_det.item() == pytest.approx(math.log(2) + 1.5)
+    back, log_det = f.inverse(x)  # ln and then the line: the last part first
+    assert back.item() == pytest.approx(0.25) and log_det.item() == pytest.approx(-math.log(2) - 1.5)
 
 
 def test_inverse_swaps():
