@@ -245,3 +245,11 @@ def test_import_needs_torch_and_numpy_alone():
     code = ("import sys, flowlib; heavy = {'scipy', 'matplotlib', 'sklearn', 'accelerate', 'pooch', 'ipywidgets', "
             "'safetensors'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)")
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_second_start_returns_at_once_whatever_it_is_given():
+    flow = fl.Flow(fl.StandardNormal(2), fl.ActNorm(2))
+    flow.initialize(torch.randn(10, 2))
+    flow.initialize(torch.zeros(1, 99))
+    with pytest.raises(ValueError, match="events of shape"):
+        fl.Flow(fl.StandardNormal(2), fl.ActNorm(2)).initialize(torch.zeros(1, 99))
