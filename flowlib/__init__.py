@@ -36,7 +36,7 @@ from .teach import targets
 from .teach.volumes import parallelepiped_volume, volume_by_counting
 
 if TYPE_CHECKING:
-    from .teach import viz
+    from .teach import viz as viz
 
 __version__ = "0.1.0"
 

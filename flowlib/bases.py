@@ -93,6 +93,8 @@ def given(**options: Any) -> dict[str, Any]:
 class _Standard(Base):
     """A parameter-free, centred base; its one (empty) buffer carries dtype and device."""
 
+    like: Tensor
+
     def __init__(self, *event_shape: int):
         super().__init__()
         if not event_shape or any(not isinstance(n, int) or n < 1 for n in event_shape):
@@ -100,7 +102,8 @@ class _Standard(Base):
         self.event_shape = event_shape
         self.register_buffer("like", torch.empty(0), persistent=False)
 
-    def sample(self, batch, temperature=1.0, context=None, generator=None):
+    def sample(self, batch: Batch, temperature: float = 1.0, context: Tensor | None = None,
+               generator: Generator | None = None) -> Tensor:
         _check_temperature(temperature)
         with torch.no_grad():
             return temperature * self.rsample(batch, generator=generator)
@@ -120,7 +123,7 @@ class StandardNormal(_Standard):
         tensor(-1.8379)
     """
 
-    def rsample(self, batch, context=None, generator=None):
+    def rsample(self, batch: Batch, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return torch.randn(self._shape(batch), dtype=self.like.dtype, device=self.like.device, generator=generator)
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
@@ -137,7 +140,7 @@ class StandardLogistic(_Standard):
         tensor(0.2500)
     """
 
-    def rsample(self, batch, context=None, generator=None):
+    def rsample(self, batch: Batch, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         u = torch.rand(self._shape(batch), dtype=self.like.dtype, device=self.like.device, generator=generator)
         eps = torch.finfo(u.dtype).eps
         return torch.logit(u.clamp(eps / 4, 1 - eps / 2))  # rand can be 0
@@ -163,16 +166,19 @@ class Uniform(Base):
         tensor([0.5000, 0.0000])
     """
 
+    low: Tensor
+    high: Tensor
+
     def __init__(self, low: float | Tensor, high: float | Tensor):
         super().__init__()
-        low, high = torch.broadcast_tensors(*constants("Uniform", low=low, high=high))
-        if not holds(low < high):
-            raise ValueError(f"Uniform needs low < high in every coordinate, got {low} and {high}")
-        self.register_buffer("low", low.reshape(low.shape or (1,)).clone())
-        self.register_buffer("high", high.reshape(high.shape or (1,)).clone())
+        a, b = torch.broadcast_tensors(*constants("Uniform", low=low, high=high))
+        if not holds(a < b):
+            raise ValueError(f"Uniform needs low < high in every coordinate, got {a} and {b}")
+        self.register_buffer("low", a.reshape(a.shape or (1,)).clone())
+        self.register_buffer("high", b.reshape(b.shape or (1,)).clone())
         self.event_shape = tuple(self.low.shape)
 
-    def rsample(self, batch, context=None, generator=None):
+    def rsample(self, batch: Batch, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         u = torch.rand(self._shape(batch), dtype=self.low.dtype, device=self.low.device, generator=generator)
         return self.low + (self.high - self.low) * u
 
@@ -208,6 +214,10 @@ class GaussianMixture(Base):
         ['means', 'log_scales', 'logits']
     """
 
+    means: Tensor
+    log_scales: Tensor
+    logits: Tensor
+
     def __init__(self, means: Tensor, scales: float | Tensor = 1.0, weights: Tensor | None = None,
                  trainable: bool = False):
         super().__init__()
@@ -238,15 +248,16 @@ class GaussianMixture(Base):
         return self.logits.softmax(0)
 
     @torch.no_grad()
-    def sample(self, batch, temperature=1.0, context=None, generator=None):
+    def sample(self, batch: Batch, temperature: float = 1.0, context: Tensor | None = None,
+               generator: Generator | None = None) -> Tensor:
         if temperature != 1:
             raise ValueError(f"a mixture has no one centre to scale around: temperature must be 1, got {temperature}")
-        *batch, dim = self._shape(batch)
-        n = math.prod(batch)
+        shape = self._shape(batch)
+        n, dim = math.prod(shape[:-1]), shape[-1]
         # it refuses to draw none
         k = torch.multinomial(self.weights, max(n, 1), replacement=True, generator=generator)[:n]
         noise = torch.randn(n, dim, dtype=self.means.dtype, device=self.means.device, generator=generator)
-        return (self.means[k] + self.scales[k] * noise).reshape(*batch, dim)
+        return (self.means[k] + self.scales[k] * noise).reshape(shape)
 
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats, of shape `z.shape[:-1]`."""
@@ -300,11 +311,12 @@ class ConditionalNormal(Base):
         noise = torch.randn(self._shape(batch), dtype=mean.dtype, device=mean.device, generator=generator)
         return mean + temperature * log_scale.exp() * noise
 
-    def rsample(self, batch, context=None, generator=None):
+    def rsample(self, batch: Batch, context: Tensor | None = None, generator: Generator | None = None) -> Tensor:
         return self._draw(batch, 1.0, context, generator)
 
     @torch.no_grad()
-    def sample(self, batch, temperature=1.0, context=None, generator=None):
+    def sample(self, batch: Batch, temperature: float = 1.0, context: Tensor | None = None,
+               generator: Generator | None = None) -> Tensor:
         _check_temperature(temperature)
         return self._draw(batch, temperature, context, generator)
 

@@ -34,7 +34,8 @@ def jacobian(f: Callable[[Tensor], Tensor], z: Tensor, ndim: int = 1) -> Tensor:
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         x = f(z).reshape(*batch, -1)
-        rows = [torch.autograd.grad(x[..., i].sum(), z, retain_graph=True, allow_unused=True)[0] for i in range(x.shape[-1])]
+        rows = [torch.autograd.grad(x[..., i].sum(), z, retain_graph=True, allow_unused=True)[0]
+                for i in range(x.shape[-1])]
     rows = [torch.zeros_like(z) if row is None else row for row in rows]
     return torch.stack([row.reshape(*batch, -1) for row in rows], -2)
 
@@ -55,7 +56,8 @@ def round_trip_error(bijection: Bijection, z: Tensor, context: Tensor | None = N
 
 
 def log_det_error(bijection: Bijection, z: Tensor, context: Tensor | None = None) -> float:
-    r"""The largest difference between a returned log-det and `slogdet` of the autograd Jacobian, in both directions (nats).
+    r"""The largest difference between a returned log-det and `slogdet` of the autograd Jacobian, in both directions
+    (nats).
 
     Example:
         >>> from flowlib import Exp
@@ -72,7 +74,8 @@ def log_det_error(bijection: Bijection, z: Tensor, context: Tensor | None = None
 
 
 @torch.no_grad()
-def total_probability(flow: Flow, low, high, n: int = 801, context: Tensor | None = None) -> float:
+def total_probability(flow: Flow, low: float | Tensor, high: float | Tensor, n: int = 801,
+                      context: Tensor | None = None) -> float:
     r"""$\int p(x)\,dx$ over a box by the trapezoidal rule with n points an axis, for events of one or two dimensions.
 
     One for a density whose mass lies in the box. A density with a jump (a uniform base) costs an error of one cell.

@@ -10,7 +10,8 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,9 @@ from torch.distributions import constraints
 from .arguments import number_of_draws
 from .describe import call_text, recorded
 from .saving import Recorded, load, save
+
+if TYPE_CHECKING:
+    from .bases import Base
 
 __all__ = ["Bijection", "Compose", "Flow", "Inverse", "InversionError", "load", "save"]
 
@@ -48,7 +52,8 @@ def check_tensor(value: Tensor, who: str, dtype: torch.dtype | None = None, what
     """Raise ValueError where `value` is not a floating-point tensor, of this dtype if one is given."""
     if not isinstance(value, Tensor):
         like = f", dtype={dtype}" if dtype is not None else ""
-        raise ValueError(f"{who} expected {what} that is a tensor, got {type(value).__name__}; give torch.as_tensor(...{like})")
+        raise ValueError(f"{who} expected {what} that is a tensor, got {type(value).__name__}; "
+                         f"give torch.as_tensor(...{like})")
     if value.dtype == dtype or (dtype is None and value.is_floating_point()):
         return
     if not value.is_floating_point():
@@ -66,7 +71,9 @@ def _checked(method, name: str):
     def checked(self, *args, **kwargs):
         if args or first in kwargs:  # else Python says what is missing
             context = args[1] if len(args) > 1 else kwargs.get("context")
-            inverse = name == "inverse" if name != "initialize" else args[2] if len(args) > 2 else kwargs.get("inverse", True)
+            inverse = name == "inverse"
+            if name == "initialize":
+                inverse = args[2] if len(args) > 2 else kwargs.get("inverse", True)
             self.check(args[0] if args else kwargs[first], context, inverse)
         return method(self, *args, **kwargs)
 
@@ -74,9 +81,9 @@ def _checked(method, name: str):
 
 
 class InversionError(RuntimeError):
-    """A search found no root where one must be: its bracket holds none, or its steps were too few. The message gives the
-    residual. `numerics.solve_monotone` raises it; the layers' own brackets always hold a root, and a NaN among many rows stays
-    a NaN in its row, so `Flow.log_prob` does not."""
+    """A search found no root where one must be: its bracket holds none, or its steps were too few. The message gives
+    the residual. `numerics.solve_monotone` raises it; the layers' own brackets always hold a root, and a NaN among many
+    rows stays a NaN in its row, so `Flow.log_prob` does not."""
 
 
 _reals = functools.cache(lambda ndim: constraints.independent(constraints.real, ndim))
@@ -95,9 +102,9 @@ class _Reals:
 class Bijection(nn.Module, metaclass=Recorded):
     r"""An invertible map $x = f(z; c)$ between events, with the logarithm of its change of volume.
 
-    A subclass writes `forward` and `inverse`; everything else has a default. Their arguments are checked before each call
-    (`check`), so that neither needs to. The last `latent_ndim` axes of z (`event_ndim` of x) make one event; the axes before
-    them are a batch of any shape.
+    A subclass writes `forward` and `inverse`; everything else has a default. Their arguments are checked before each
+    call (`check`), so that neither needs to. The last `latent_ndim` axes of z (`event_ndim` of x) make one event; the
+    axes before them are a batch of any shape.
 
     Attributes:
         latent_ndim: Number of axes of one latent, 1 for vectors (..., D).
@@ -105,11 +112,13 @@ class Bijection(nn.Module, metaclass=Recorded):
         latent_shape: The shape of one latent where the layer fixes it, else None.
         event_shape: The shape of one data point where the layer fixes it, else None.
         domain: Where z may lie, as a `torch.distributions` constraint.
-        codomain: Where x may lie. Outside of it `inverse` gives a finite z and the log-det -inf: density zero, never NaN.
+        codomain: Where x may lie. Outside of it `inverse` gives a finite z and the log-det -inf: density zero, never
+            NaN.
         likelihood: "exact", "bound" (the log-det is that of a lower bound) or "estimate" (it is random and unbiased).
         context_shape: The shape of one context that the layer needs, (C,), or (C, H, W) for some image layers; or None.
         context_dim: Its first number C, or None; setting C stands for the context shape (C,).
-        dtype: That of the parameters or buffers, which inputs must have too; None for a layer without, which follows them.
+        dtype: That of the parameters or buffers, which inputs must have too; None for a layer without, which follows
+            them.
 
     Example:
         >>> import torch, flowlib
@@ -157,16 +166,16 @@ class Bijection(nn.Module, metaclass=Recorded):
 
     @torch.no_grad()
     def initialize(self, batch: Tensor, context: Tensor | None = None, inverse: bool = True) -> Tensor:
-        """Data-dependent start: takes a batch at the data side (`inverse=False`: at the latent side), sets what the layer
-        sets from data, and returns the batch mapped to the other side. Most layers set nothing and only map."""
+        """Data-dependent start: takes a batch at the data side (`inverse=False`: at the latent side), sets what the
+        layer sets from data, and returns the batch mapped to the other side. Most layers set nothing and only map."""
         return (self.inverse if inverse else self.forward)(batch, context)[0]
 
     def check(self, value: Tensor, context: Tensor | None = None, inverse: bool = False) -> None:
         """What `forward` and (`inverse=True`) `inverse` need of their arguments, which is checked before every call.
 
         Raises:
-            ValueError: A value that is not a tensor, of another shape or dtype than the layer's, or a missing context or one
-                whose shape or dtype does not fit or whose leading axes do not broadcast against the value's.
+            ValueError: A value that is not a tensor, of another shape or dtype than the layer's, or a missing context
+                or one whose shape or dtype does not fit or whose leading axes do not broadcast against the value's.
         """
         who, dtype = type(self).__name__, self.dtype
         if not isinstance(value, Tensor) or (value.dtype != dtype and not (
@@ -188,14 +197,15 @@ class Bijection(nn.Module, metaclass=Recorded):
             raise ValueError(f"{who} expected a context of shape (..., {', '.join(map(str, self.context_shape))}), "
                              f"got {tuple(context.shape)}")
         if given != batch and any(a != b and a != 1 and b != 1 for a, b in zip(reversed(batch), reversed(given))):
-            raise ValueError(f"a context of shape {tuple(context.shape)} does not broadcast against the batch {tuple(batch)}")
+            raise ValueError(f"a context of shape {tuple(context.shape)} does not broadcast against the batch "
+                             f"{tuple(batch)}")
 
     def __repr__(self) -> str:
         return call_text(type(self).__name__, *recorded(self))
 
     def context_batch(self, context: Tensor) -> torch.Size:
         """The leading axes of a context: those before its declared shape."""
-        return context.shape[: max(context.ndim - len(self.context_shape), 0)]
+        return context.shape[: max(context.ndim - len(self.context_shape or ()), 0)]
 
 
 def declared_context(context_dim: int | None, shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
@@ -222,19 +232,19 @@ def _outer_shape(parts, side):
     return None
 
 
-def check_bijection(part, who: str) -> None:
+def check_bijection(part: Any, who: str) -> None:
     """ValueError where something else stands in a bijection's place; an elementwise map is easily taken for one."""
     if isinstance(part, Bijection):
         return
     if hasattr(part, "n_params"):
-        raise ValueError(f"{part!r} is an elementwise map, which has no parameters: {who} needs a container around it, such as "
-                         f"Elementwise(dim, {part!r}) or Coupling(dim, {part!r})")
+        raise ValueError(f"{part!r} is an elementwise map, which has no parameters: {who} needs a container around it, "
+                         f"such as Elementwise(dim, {part!r}) or Coupling(dim, {part!r})")
     raise ValueError(f"{who} expected a bijection, got {type(part).__name__}")
 
 
-def shared_context(parts) -> tuple[int, ...] | None:
+def shared_context(parts: Iterable[nn.Module]) -> tuple[int, ...] | None:
     """The context shape of what reads one context together; ValueError where the parts ask for different ones."""
-    shapes = sorted({getattr(part, "context_shape", None) for part in parts} - {None})
+    shapes = sorted({shape for part in parts if (shape := getattr(part, "context_shape", None)) is not None})
     if len(shapes) > 1:
         raise ValueError(f"all parts share one context, but ask for shapes {', '.join(map(str, shapes))}")
     return shapes[0] if shapes else None
@@ -258,6 +268,8 @@ class Compose(Bijection):
         tensor([2.7183])
     """
 
+    bijections: Sequence[Bijection]
+
     def __init__(self, *bijections: Bijection):
         super().__init__()
         if not bijections:
@@ -268,7 +280,7 @@ class Compose(Bijection):
             if a.event_ndim != b.latent_ndim or not _same_shape(a.event_shape, b.latent_shape):
                 raise ValueError(f"{type(a).__name__} gives events of {a.event_ndim} axes, shape {a.event_shape}, but "
                                  f"{type(b).__name__} takes {b.latent_ndim} axes, shape {b.latent_shape}")
-        self.bijections = nn.ModuleList(bijections)
+        self.bijections = cast("Sequence[Bijection]", nn.ModuleList(bijections))
         self.context_shape = shared_context(bijections)
         first, last = bijections[0], bijections[-1]
         self.latent_ndim, self.event_ndim = first.latent_ndim, last.event_ndim
@@ -290,7 +302,7 @@ class Compose(Bijection):
         """A part, or for a slice the composition of these parts (the same objects)."""
         return type(self)(*self.bijections[index]) if isinstance(index, slice) else self.bijections[index]
 
-    def forward(self, z, context=None):
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         first, *others = self.bijections
         x, log_det = first(z, context)
         for f in others:
@@ -298,7 +310,7 @@ class Compose(Bijection):
             log_det = log_det + term
         return x, log_det
 
-    def inverse(self, x, context=None):
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         last, *others = reversed(self.bijections)
         z, log_det = last.inverse(x, context)
         for f in others:
@@ -306,7 +318,7 @@ class Compose(Bijection):
             log_det = log_det + term
         return z, log_det
 
-    def initialize(self, batch, context=None, inverse=True):
+    def initialize(self, batch: Tensor, context: Tensor | None = None, inverse: bool = True) -> Tensor:
         for f in reversed(self.bijections) if inverse else self.bijections:
             batch = f.initialize(batch, context, inverse)
         return batch
@@ -331,13 +343,13 @@ class Inverse(Bijection):
         self.domain, self.codomain = bijection.codomain, bijection.domain
         self.likelihood, self.context_shape = bijection.likelihood, bijection.context_shape
 
-    def forward(self, z, context=None):
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.bijection.inverse(z, context)
 
-    def inverse(self, x, context=None):
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.bijection(x, context)
 
-    def initialize(self, batch, context=None, inverse=True):
+    def initialize(self, batch: Tensor, context: Tensor | None = None, inverse: bool = True) -> Tensor:
         return self.bijection.initialize(batch, context, not inverse)
 
 
@@ -355,7 +367,8 @@ class Flow(nn.Module, metaclass=Recorded):
     Raises:
         ValueError: The base's events are not the bijection's latents.
 
-    Papers: Tabak and Vanden-Eijnden (2010), doi:10.4310/CMS.2010.v8.n1.a11; Papamakarios et al. (2021), arXiv:1912.02762.
+    Papers: Tabak and Vanden-Eijnden (2010), doi:10.4310/CMS.2010.v8.n1.a11; Papamakarios et al. (2021),
+    arXiv:1912.02762.
 
     Example:
         >>> from flowlib import AffineMap, Flow, Uniform
@@ -363,18 +376,20 @@ class Flow(nn.Module, metaclass=Recorded):
         tensor([0.5000, 0.0000])
     """
 
-    def __init__(self, base: nn.Module, bijection: Bijection):
+    def __init__(self, base: Base, bijection: Bijection):
         super().__init__()
         check_bijection(bijection, "Flow")
         if len(base.event_shape) != bijection.latent_ndim or not _same_shape(bijection.latent_shape, base.event_shape):
             wanted = bijection.latent_shape or f"{bijection.latent_ndim} axes"
-            raise ValueError(f"the base has events of shape {tuple(base.event_shape)}, {type(bijection).__name__} needs {wanted}")
-        self.base, self.bijection = base, bijection
+            raise ValueError(f"the base has events of shape {tuple(base.event_shape)}, "
+                             f"{type(bijection).__name__} needs {wanted}")
+        self.base: Base = base
+        self.bijection: Bijection = bijection
         self.context_shape = shared_context((bijection, base))
 
     def __repr__(self) -> str:
         by_parts = type(self).__init__ is Flow.__init__
-        return call_text(type(self).__name__, *(((self.base, self.bijection),) if by_parts else recorded(self)))
+        return call_text(type(self).__name__, *(((self.base, self.bijection), {}) if by_parts else recorded(self)))
 
     @property
     def support(self) -> constraints.Constraint:
@@ -407,20 +422,22 @@ class Flow(nn.Module, metaclass=Recorded):
 
     def _unused(self, context):
         if context is not None and self.context_shape is None:
-            raise ValueError("a context was given, but no part of this flow was built with context_dim or context_shape")
+            raise ValueError("a context was given, but no part of this flow was built with context_dim or "
+                             "context_shape")
 
     def log_prob(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density at x in nats, of shape `x.shape[:-event_ndim]`; -inf outside the support. One `inverse`.
 
-        A flow whose `likelihood` is "bound" gives a lower bound (random, for dequantization), "estimate" a random estimate.
+        A flow whose `likelihood` is "bound" gives a lower bound (random, for dequantization), "estimate" a random
+        estimate.
         """
         self._check(x, context, self.event_shape)
         if not x.is_floating_point():  # pixels
             z, log_det = self.bijection.inverse(x, context)
             log_base = self.base.log_prob(z, **self._for_base(context))
             return (log_base + log_det).masked_fill(log_base == -torch.inf, -torch.inf)
-        # Infinity is no point of R^D, and a z out of the base's reach is no draw of it: density zero, whatever log-det the layers
-        # make of them. Nor is an x so large that it overflows on its way. Any other NaN stays, to be seen.
+        # Infinity is no point of R^D, and a z out of the base's reach is no draw of it: density zero, whatever log-det
+        # the layers make of them. Nor is an x so large that it overflows on its way. Any other NaN stays, to be seen.
         largest = x.detach().abs().amax(tuple(range(-self.bijection.event_ndim, 0)))
         z, log_det = self.bijection.inverse(x.nan_to_num(torch.nan, 0.0, 0.0), context)
         log_base = self.base.log_prob(z, **self._for_base(context))
@@ -441,7 +458,7 @@ class Flow(nn.Module, metaclass=Recorded):
         check_tensor(context, "this flow", what="a context")
         return (n, *context.shape[: max(context.ndim - len(self.context_shape), 0)])
 
-    def _for_base(self, context, generator=None):
+    def _for_base(self, context, generator=None) -> dict[str, Any]:
         """Further arguments of the base's methods: only a base that reads a context is given one."""
         reads = getattr(self.base, "context_shape", None) is not None
         return ({"context": context} if reads else {}) | ({} if generator is None else {"generator": generator})
@@ -470,7 +487,8 @@ class Flow(nn.Module, metaclass=Recorded):
             TypeError: The likelihood is not exact.
         """
         if not self.exact:
-            raise TypeError(f"the likelihood of this flow is a {self.likelihood}: its samples have no exact log-density")
+            raise TypeError(f"the likelihood of this flow is a {self.likelihood}: "
+                            "its samples have no exact log-density")
         z = self.base.rsample(self._latent_batch(n, context), **self._for_base(context, generator))
         x, log_det = self.bijection(z, context)
         return x, self.base.log_prob(z, **self._for_base(context)) - log_det

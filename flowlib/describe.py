@@ -13,11 +13,12 @@ WIDTH = 100  # of one line of a `repr`
 LINES = ",\n"
 
 
-def recorded(made) -> tuple[tuple, dict]:
+def recorded(made: object) -> tuple[tuple, dict]:
     """The arguments that an object was made with, less what is said by default; none while it is being made."""
     args, kwargs = vars(made).get("_call", ((), {}))
     defaults = {name: p.default for name, p in inspect.signature(type(made).__init__).parameters.items()}
-    return args, {key: value for key, value in kwargs.items() if isinstance(value, Tensor) or value != defaults.get(key)}
+    return args, {key: value for key, value in kwargs.items()
+                  if isinstance(value, Tensor) or value != defaults.get(key)}
 
 
 def call_text(name: str, args: tuple = (), kwargs: dict | None = None) -> str:
@@ -31,15 +32,16 @@ def call_text(name: str, args: tuple = (), kwargs: dict | None = None) -> str:
 
 def _text(value) -> str:
     if isinstance(value, Tensor):
-        return f"tensor({value.tolist()})" if value.numel() <= 4 and not value.is_meta else f"tensor of {tuple(value.shape)}"
+        short = value.numel() <= 4 and not value.is_meta
+        return f"tensor({value.tolist()})" if short else f"tensor of {tuple(value.shape)}"
     if isinstance(value, (tuple, list)):
         return f"({', '.join(map(_text, value))}{',' if len(value) == 1 else ''})"
     return getattr(value, "__qualname__", None) or repr(value)
 
 
 def summary(flow: nn.Module) -> str:
-    r"""A flow's layers from latent to data, with the shapes on both sides, the number of parameters, and what the two directions
-    of each kind of layer cost.
+    r"""A flow's layers from latent to data, with the shapes on both sides, the number of parameters, and what the two
+    directions of each kind of layer cost.
 
     Args:
         flow: A `Flow`, or a bijection.
@@ -60,10 +62,11 @@ def summary(flow: nn.Module) -> str:
         <BLANKLINE>
         Coupling: one pass of the network, both ways.
     """
-    top = getattr(flow, "bijection", flow) if hasattr(flow, "base") else flow
+    base = getattr(flow, "base", None)
+    top = flow if base is None else getattr(flow, "bijection", flow)
     rows = [("layer", "latent", "data", "parameters")]
-    if top is not flow:
-        rows.append((type(flow.base).__name__, "", str(tuple(flow.base.event_shape)), f"{_count(flow.base):,}"))
+    if base is not None and top is not flow:
+        rows.append((type(base).__name__, "", str(tuple(base.event_shape)), f"{_count(base):,}"))
     costs: dict[str, str] = {}
     _collect(top, 0, rows, costs)
     widths = [max(len(row[k]) for row in rows) for k in range(4)]

@@ -43,6 +43,9 @@ class AffineMap(Bijection):
         (tensor([2.]), tensor(0.6931))
     """
 
+    scale: float | Tensor
+    shift: float | Tensor
+
     def __init__(self, scale: float | Tensor, shift: float | Tensor = 0.0, *, ndim: int = 1):
         super().__init__()
         self.latent_ndim = self.event_ndim = ndim
@@ -65,10 +68,10 @@ class AffineMap(Bijection):
         scale = torch.as_tensor(self.scale, dtype=like.dtype, device=like.device)
         return scale.abs().log().expand(like.shape).sum(self.axes)
 
-    def forward(self, z, context=None):
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.scale * z + self.shift, self._log_det(z)
 
-    def inverse(self, x, context=None):
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return (x - self.shift) / self.scale, -self._log_det(x)
 
 
@@ -83,18 +86,18 @@ class Exp(Bijection):
 
     codomain = POSITIVE
 
-    def forward(self, z, context=None):
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return z.exp(), tame(z).sum(-1)
 
-    def inverse(self, x, context=None):
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         outside = x <= 0
         z = x.masked_fill(outside, 1.0).log()
         return z, (-z).masked_fill(outside, -torch.inf).sum(-1)
 
 
 class Logit(Bijection):
-    r"""$x = \operatorname{logit}(\alpha + (1-2\alpha) z)$, from the unit cube to all of $R^D$ (the usual pre-processing of
-    pixels, with $\alpha = 0.05$, after Dinh et al. 2017, arXiv:1605.08803, section 4.1). Cost: O(D) both ways.
+    r"""$x = \operatorname{logit}(\alpha + (1-2\alpha) z)$, from the unit cube to all of $R^D$ (the usual pre-processing
+    of pixels, with $\alpha = 0.05$, after Dinh et al. 2017, arXiv:1605.08803, section 4.1). Cost: O(D) both ways.
 
     $\log|\det| = \sum_i \ln(1-2\alpha) + \operatorname{softplus}(x_i) + \operatorname{softplus}(-x_i)$.
 
@@ -124,24 +127,24 @@ class Logit(Bijection):
     def _log_slope(self, x):
         return F.softplus(x) + F.softplus(-x) + math.log1p(-2 * self.alpha)
 
-    def forward(self, z, context=None):
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         p = self.alpha + (1 - 2 * self.alpha) * z
         outside = (p < 0) | (p > 1)
         x = torch.logit(_inside(p))
         # as an Inverse(Logit) this direction evaluates densities: outside of the cube they are zero
         return x, self._log_slope(x).masked_fill(outside, -torch.inf).sum(self.axes)
 
-    def inverse(self, x, context=None):
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return (torch.sigmoid(x) - self.alpha) / (1 - 2 * self.alpha), -self._log_slope(x).sum(self.axes)
 
 
 class InverseCDF(Bijection):
-    r"""$x_i = F^{-1}(z_i)$ from the unit cube: with a uniform base, x has exactly the density F'. $\log|\det| = -\sum_i \ln
-    F'(x_i)$. Cost: that of the distribution's `icdf` (forward) and `cdf` (inverse).
+    r"""$x_i = F^{-1}(z_i)$ from the unit cube: with a uniform base, x has exactly the density F'. $\log|\det| = -\sum_i
+    \ln F'(x_i)$. Cost: that of the distribution's `icdf` (forward) and `cdf` (inverse).
 
-    z is a number, and near 1 numbers lie coarser than near 0: on the right x comes back up to the quantile of the number
-    before 1 (5.3 standard deviations in float32, 8.2 in float64) and is that quantile beyond. On the left a Normal comes back
-    to 12.9 in float32 and 37.5 in float64, other laws as far as their `cdf` does.
+    z is a number, and near 1 numbers lie coarser than near 0: on the right x comes back up to the quantile of the
+    number before 1 (5.3 standard deviations in float32, 8.2 in float64) and is that quantile beyond. On the left a
+    Normal comes back to 12.9 in float32 and 37.5 in float64, other laws as far as their `cdf` does.
 
     Args:
         distribution: A one-dimensional `torch.distributions` distribution with `cdf` and `icdf`. Its parameters become
@@ -152,7 +155,8 @@ class InverseCDF(Bijection):
 
     Example:
         >>> from flowlib import Flow, InverseCDF, Uniform
-        >>> Flow(Uniform(0.0, 1.0), InverseCDF(torch.distributions.Exponential(torch.tensor(2.0)))).log_prob(torch.ones(1)).exp()
+        >>> exponential = torch.distributions.Exponential(torch.tensor(2.0))
+        >>> Flow(Uniform(0.0, 1.0), InverseCDF(exponential)).log_prob(torch.ones(1)).exp()
         tensor(0.2707)
     """
 
@@ -161,7 +165,8 @@ class InverseCDF(Bijection):
     def __init__(self, distribution: Distribution):
         super().__init__()
         if distribution.event_shape:
-            raise ValueError(f"InverseCDF needs a distribution of numbers, got events of shape {tuple(distribution.event_shape)}")
+            raise ValueError("InverseCDF needs a distribution of numbers, "
+                             f"got events of shape {tuple(distribution.event_shape)}")
         self.kind = type(distribution)
         arguments = distribution_arguments(distribution)
         self.names = tuple(arguments)
@@ -180,21 +185,22 @@ class InverseCDF(Bijection):
         """The distribution, made of the present buffers, in float32 at least."""
         return self.kind(**{name: wide(getattr(self, name)) for name in self.names}, validate_args=False)
 
-    def forward(self, z, context=None):
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         distribution = self.distribution
         outside = (z < 0) | (z > 1)
-        if self.kind is Normal:
+        if type(distribution) is Normal:
             x = distribution.loc + distribution.scale * torch.special.ndtri(wide(_inside(z)))
         else:  # formulas that tell 0 from no smaller number
             x = distribution.icdf(wide(_inside(z, torch.finfo(z.dtype).eps / 2)))
         log_det = (-distribution.log_prob(x)).masked_fill(outside, -torch.inf).sum(-1)
         return x.to(z.dtype), log_det.to(z.dtype)
 
-    def inverse(self, x, context=None):
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         distribution, dtype, x = self.distribution, x.dtype, wide(x)
+        assert distribution.support is not None  # it is part of the codomain
         outside = ~distribution.support.check(x) & ~x.isnan()
         x = torch.where(outside, distribution.icdf(torch.full_like(x, 0.5)), x)
-        if self.kind is Normal:  # torch's own subtracts from 1, on the left too
+        if type(distribution) is Normal:  # torch's own subtracts from 1, on the left too
             z = 0.5 * torch.erfc((distribution.loc - x) / (math.sqrt(2) * distribution.scale))
         else:
             z = distribution.cdf(x)
@@ -202,8 +208,8 @@ class InverseCDF(Bijection):
 
 
 class Linear(Bijection):
-    r"""$x = A z$ with $\log|\det A|$. Cost: O(D^2) a row forward, one O(D^3) factorisation a call for the log-det and the
-    inverse. Computed in the matrix's own precision, but float32 at least, whatever autocast says.
+    r"""$x = A z$ with $\log|\det A|$. Cost: O(D^2) a row forward, one O(D^3) factorisation a call for the log-det and
+    the inverse. Computed in the matrix's own precision, but float32 at least, whatever autocast says.
 
     Args:
         matrix: A, (D, D), a tensor, array or nested list; a buffer, which is not trained.
@@ -216,6 +222,8 @@ class Linear(Bijection):
         >>> Linear(torch.tensor([[2.0, 1.0], [0.0, 3.0]]))(torch.tensor([1.0, 1.0]))  # ln 6
         (tensor([3., 3.]), tensor(1.7918))
     """
+
+    matrix: Tensor
 
     def __init__(self, matrix: Tensor):
         super().__init__()
@@ -230,13 +238,13 @@ class Linear(Bijection):
     def _log_det(self, like):
         return torch.linalg.slogdet(wide(self.matrix))[1].to(like.dtype).expand(like.shape[:-1])
 
-    def forward(self, z, context=None):
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if not reduced(z):
             return F.linear(tame(z), self.matrix), self._log_det(z)
         with full_precision(z):
             return F.linear(tame(wide(z)), wide(self.matrix)).to(z.dtype), self._log_det(z)
 
-    def inverse(self, x, context=None):
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         with full_precision(x):
             rows = tame(wide(x)).reshape(-1, x.shape[-1])  # z A^T = x, by rows
             return torch.linalg.solve(wide(self.matrix).T, rows, left=False).view_as(x).to(x.dtype), -self._log_det(x)
@@ -257,6 +265,9 @@ class Permutation(Bijection):
         tensor([12., 10., 11.])
     """
 
+    order: Tensor
+    inverse_order: Tensor
+
     def __init__(self, order: int | list[int] | Tensor):
         super().__init__()
         order = torch.randperm(order) if isinstance(order, int) else torch.as_tensor(order)
@@ -267,19 +278,20 @@ class Permutation(Bijection):
         self.register_buffer("order", order.clone())
         self.register_buffer("inverse_order", order.argsort())
 
-    def forward(self, z, context=None):
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return z[..., self.order], z.new_zeros(z.shape[:-1])
 
-    def inverse(self, x, context=None):
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return x[..., self.inverse_order], x.new_zeros(x.shape[:-1])
 
 
 class Rotation(Bijection):
     r"""$x = Q z$ with a trainable rotation $Q = \exp(S - S^\top)$, $\det Q = 1$: $\log|\det| = 0$, inverse $Q^\top$.
 
-    The matrix exponential reaches every rotation, and keeps Q orthogonal whatever an optimiser does to S: it is computed in
-    float64 (where the device has it) and rounded, since its errors grow with S. So Q is orthogonal to float32's rounding for
-    entries of S up to 1e8. Cost: O(D^2) a row and one O(D^3) exponential a call, both ways; outside autocast.
+    The matrix exponential reaches every rotation, and keeps Q orthogonal whatever an optimiser does to S: it is
+    computed in float64 (where the device has it) and rounded, since its errors grow with S. So Q is orthogonal to
+    float32's rounding for entries of S up to 1e8. Cost: O(D^2) a row and one O(D^3) exponential a call, both ways;
+    outside autocast.
 
     Args:
         dim: D. S starts at random.
@@ -289,6 +301,8 @@ class Rotation(Bijection):
         >>> q = Rotation(3).matrix(); torch.allclose(q @ q.T, torch.eye(3), atol=1e-5)
         True
     """
+
+    rows_columns: Tensor
 
     def __init__(self, dim: int):
         super().__init__()
@@ -305,10 +319,10 @@ class Rotation(Bijection):
         exact = wide(s) if s.device.type == "mps" else s.double()
         return torch.linalg.matrix_exp(exact - exact.T).to(s.dtype)
 
-    def forward(self, z, context=None):
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         with full_precision(z):
             return F.linear(tame(z), self.matrix()), z.new_zeros(z.shape[:-1])
 
-    def inverse(self, x, context=None):
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         with full_precision(x):
             return tame(x) @ self.matrix(), x.new_zeros(x.shape[:-1])

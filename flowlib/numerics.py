@@ -1,15 +1,16 @@
-"""Scalar numerics that flows stand on: a root finder whose steps cannot fail, and tails that neither overflow nor cancel.
+"""Scalar numerics that flows stand on: a root finder whose steps cannot fail, and tails that neither overflow nor
+cancel.
 
-Everything here is elementwise, exact to a few units in the last place far into the tails, and three times differentiable
-by any means: backward, forward mode, `torch.func` transforms and `torch.compile` alike, since it is made of plain
-operations. Where the value comes from a search, or autograd's own derivative is wrong, it is a constant (`detach`) to
-which a term is added that is zero and has the right derivatives.
+Everything here is elementwise, exact to a few units in the last place far into the tails, and three times
+differentiable by any means: backward, forward mode, `torch.func` transforms and `torch.compile` alike, since it is made
+of plain operations. Where the value comes from a search, or autograd's own derivative is wrong, it is a constant
+(`detach`) to which a term is added that is zero and has the right derivatives.
 """
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 import torch.nn.functional as F
@@ -28,8 +29,9 @@ LARGEST = {dtype: torch.finfo(dtype).max ** 0.75 for dtype in (*HALF, torch.floa
 
 
 def tame(value: Tensor) -> Tensor:
-    """`value` within the range where sums of products with it stay finite: up to the largest number to the power 3/4, 1e28
-    in float32. Beyond, it saturates: an overflow would become infinity minus infinity, and a density NaN instead of zero."""
+    """`value` within the range where sums of products with it stay finite: up to the largest number to the power 3/4,
+    1e28 in float32. Beyond, it saturates: an overflow would become infinity minus infinity, and a density NaN instead
+    of zero."""
     largest = LARGEST[value.dtype]
     return value.clamp(-largest, largest)
 
@@ -43,7 +45,7 @@ def reduced(value: Tensor) -> bool:
     return value.dtype in HALF or _autocast(value.device.type)
 
 
-def full_precision(value: Tensor):
+def full_precision(value: Tensor) -> AbstractContextManager:
     """A context outside of autocast; free of charge where there is none."""
     device = value.device.type
     return torch.autocast(device, enabled=False) if _autocast(device) else nullcontext()
@@ -61,12 +63,13 @@ def solve_monotone(f: Callable, y: Tensor, low: Tensor | float, high: Tensor | f
                    steps: int | None = None, check: bool = True) -> Tensor:
     r"""The root x of $f(x; \theta) = y$ for a strictly increasing f, elementwise.
 
-    Newton's method inside a bracket that shrinks at every step (`rtsafe` in Press et al., Numerical Recipes, section 9.4),
-    with a fixed number of steps: no branch on data, and convergence whatever the shape of f, since a step that leaves the
-    bracket, or is not at most half of the one before, is replaced by a bisection.
+    Newton's method inside a bracket that shrinks at every step (`rtsafe` in Press et al., Numerical Recipes, section
+    9.4), with a fixed number of steps: no branch on data, and convergence whatever the shape of f, since a step that
+    leaves the bracket, or is not at most half of the one before, is replaced by a bisection.
 
-    Derivatives need not go through the search: two more Newton steps from the root, whose residuals are zero, have those
-    of the implicit function, $dx = (dy - \partial_\theta f\, d\theta) / f'(x)$, and the second and third derivatives.
+    Derivatives need not go through the search: two more Newton steps from the root, whose residuals are zero, have
+    those of the implicit function, $dx = (dy - \partial_\theta f\, d\theta) / f'(x)$, and the second and third
+    derivatives.
 
     Args:
         f: `f(x, *params) -> (value, derivative)`, elementwise, both of x's shape and differentiable.
@@ -74,9 +77,9 @@ def solve_monotone(f: Callable, y: Tensor, low: Tensor | float, high: Tensor | f
         low, high: Ends of a bracket, `f(low) <= y <= f(high)`; they broadcast to y.
         params: What f takes beside x.
         steps: Evaluations of f in the search; by default 64 for float64 and 40 for float32.
-        check: Whether to look at the residuals, which makes the host wait once for a GPU. Under `vmap` and `torch.compile`
-            no number can be looked at, and a bracket without a root gives one of its ends. (Compiled, the search itself is a
-            break in the graph: `fullgraph=True` refuses it.)
+        check: Whether to look at the residuals, which makes the host wait once for a GPU. Under `vmap` and
+            `torch.compile` no number can be looked at, and a bracket without a root gives one of its ends. (Compiled,
+            the search itself is a break in the graph: `fullgraph=True` refuses it.)
 
     Returns:
         x, of y's shape; y itself where y is not finite (NaN stays NaN).
@@ -93,12 +96,14 @@ def solve_monotone(f: Callable, y: Tensor, low: Tensor | float, high: Tensor | f
     target = constant.masked_fill(~finite, 0.0)
     low, high = (torch.as_tensor(end, dtype=y.dtype, device=y.device).detach().expand(y.shape).masked_fill(~finite, 0.0)
                  for end in (low, high))
-    x = _bracketed_newton(f, target, low, high, steps or (64 if y.dtype == torch.float64 else 40), params).detach()
+    steps = steps or (64 if y.dtype == torch.float64 else 40)
+    # torch's stub of `compiler.disable` forgets the arguments
+    x = _bracketed_newton(f, target, low, high, steps, params).detach()  # pyright: ignore[reportCallIssue]
     value, slope = f(x, *params)
     if check:
         _raise_without_root(value.detach() - target, slope.detach() * x, target)
-    # Steps from a residual of zero, a chord and then a Newton step: of the error's Taylor series in (y, params) the first
-    # leaves order 2 on, the second order 4 on.
+    # Steps from a residual of zero, a chord and then a Newton step: of the error's Taylor series in (y, params) the
+    # first leaves order 2 on, the second order 4 on.
     tiny = torch.finfo(y.dtype).tiny
     rise = torch.where(finite, y - constant, 0.0)
     x = x - (value - value.detach() - rise) / slope.detach().clamp(min=tiny)
@@ -117,8 +122,8 @@ def _bracketed_newton(f, y, low, high, steps, params):
         residual = value - y
         low, high = torch.where(residual <= 0, x, low), torch.where(residual >= 0, x, high)
         newton = x - residual / slope
-        # Steps must halve, or the bracket must: whichever way, the length left falls geometrically. At the root itself the
-        # bracket is one point, and both ways stay there.
+        # Steps must halve, or the bracket must: whichever way, the length left falls geometrically. At the root itself
+        # the bracket is one point, and both ways stay there.
         good = (newton >= low) & (newton <= high) & ((newton - x).abs() <= 0.5 * last)
         following = torch.where(good, newton, torch.lerp(low, high, 0.5))
         last = (following - x).abs()
@@ -138,8 +143,9 @@ def _raise_without_root(residual, reach, y):
         return
     if found:
         worst = residual[failed].abs().argmax()
-        raise InversionError(f"no root in the bracket, or too few steps, at {int(failed.sum())} of {failed.numel()} places: "
-                             f"the residual at y = {y[failed][worst].item():.6g} is {residual[failed][worst].item():.3g}")
+        raise InversionError(f"no root in the bracket, or too few steps, at {int(failed.sum())} of {failed.numel()} "
+                             f"places: the residual at y = {y[failed][worst].item():.6g} is "
+                             f"{residual[failed][worst].item():.3g}")
 
 
 # --- tails ------------------------------------------------------------------------------------------------------------
@@ -163,8 +169,8 @@ def softplus(t: Tensor) -> Tensor:
 
 
 def sqrt_softplus(t: Tensor, value: Tensor | None = None) -> Tensor:
-    r"""$\sqrt{\ln(1 + e^t)}$, which is $e^{t/2}$ far to the left, where softplus itself underflows; positive for every t. `value` is
-    softplus(t), where it is known.
+    r"""$\sqrt{\ln(1 + e^t)}$, which is $e^{t/2}$ far to the left, where softplus itself underflows; positive for every
+    t. `value` is softplus(t), where it is known.
 
     Example:
         >>> sqrt_softplus(torch.tensor([-120.0, 0.0, 4.0])).log()
@@ -190,8 +196,8 @@ def _hazard(z):
 
 
 def log_ndtr(z: Tensor) -> Tensor:
-    r"""$\ln\Phi(z)$, the log of the standard normal CDF, with three derivatives that are right in both tails (the second of
-    torch's own is 0 times infinity on the right).
+    r"""$\ln\Phi(z)$, the log of the standard normal CDF, with three derivatives that are right in both tails (the
+    second of torch's own is 0 times infinity on the right).
 
     $\ln(1 - \Phi(z))$ is `log_ndtr(-z)`.
 
@@ -266,4 +272,5 @@ def log_mixture_cdf(x: Tensor, log_weights: Tensor, means: Tensor, log_scales: T
         log_density = -0.5 * u * u - HALF_LOG_2PI - log_scales
     else:
         raise ValueError(f'kind must be "logistic" or "normal", got {kind!r}')
-    return tuple(torch.logsumexp(log_weights + term, -1) for term in (log_f, log_g, log_density))
+    log_f, log_g, log_density = (torch.logsumexp(log_weights + term, -1) for term in (log_f, log_g, log_density))
+    return log_f, log_g, log_density

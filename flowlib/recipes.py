@@ -34,7 +34,8 @@ class Recipe:
             vectors.
         over: "images", or "vectors": all pixels of an image at once.
         small: For two CPU cores: minutes.
-        paper: As the paper has it; optimizer, schedule and averaging are `train.fit`'s. None where it has none.
+        paper: As the paper has it; optimizer, schedule and averaging are `train.fit`'s. None where it has no such
+            model.
     """
 
     name: str

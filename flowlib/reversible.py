@@ -62,7 +62,7 @@ class _Step:
             lent = {f"bijection.{name}": tensor for name, tensor in self.state}
             maps = (lambda *args: functional_call(self.f, state, args),
                     lambda *args: functional_call(backwards, lent, args))
-        return maps[::-1] if self.inverse else maps
+        return (maps[1], maps[0]) if self.inverse else maps
 
 
 def _random_state(device: torch.device) -> list[Tensor]:
@@ -174,12 +174,12 @@ class Reversible(Compose):
             raise RuntimeError("the transforms of torch.func (grad, vmap, jvp, ...) cannot pass a Reversible, which "
                                "recomputes its layers: build with save_memory=False, or use Compose") from error
 
-    def forward(self, z, context=None):
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if not torch.is_grad_enabled():
             return super().forward(z, context)
         return self._run(list(self.bijections), False, z, context)
 
-    def inverse(self, x, context=None):
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if not torch.is_grad_enabled():
             return super().inverse(x, context)
         return self._run(list(reversed(self.bijections)), True, x, context)

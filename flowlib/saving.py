@@ -61,7 +61,7 @@ def _encode(value, tensors: dict[str, Tensor], modules: dict[int, int]):
             return {"again": modules[id(value)]}
         if isinstance(value, nn.Module):
             modules[id(value)] = len(modules)
-        args, kwargs = value._call
+        args, kwargs = vars(value)["_call"]
         return {"class": _name(type(value)), "args": [encode(a) for a in args],
                 "kwargs": {k: encode(v) for k, v in kwargs.items()}}
     if isinstance(value, Distribution):

@@ -1,7 +1,8 @@
-"""A variational autoencoder whose posterior is any flow: encoder, flow given the encoder's output, decoder, and the bounds.
+"""A variational autoencoder whose posterior is any flow: encoder, flow given the encoder's output, decoder, and the
+bounds.
 
-The posterior is an ordinary conditional `Flow`: over a standard Gaussian, first an affine map read from the context (that alone is
-the usual diagonal Gaussian), then the layers of your choice, amortised by the same context or not.
+The posterior is an ordinary conditional `Flow`: over a standard Gaussian, first an affine map read from the context
+(that alone is the usual diagonal Gaussian), then the layers of your choice, amortised by the same context or not.
 """
 from __future__ import annotations
 
@@ -22,8 +23,8 @@ __all__ = ["VAE", "LinearGaussian", "mlp", "posterior"]
 def mlp(*widths: int) -> nn.Sequential:
     """Linear layers of these widths with ReLU between them, for encoders and decoders.
 
-    No layer starts at zero, as the last one of `nets.MLP` does. The posterior starts from zero weights; were the encoder's
-    outputs zero too, so would be the gradients of both, for ever.
+    No layer starts at zero, as the last one of `nets.MLP` does. The posterior starts from zero weights; were the
+    encoder's outputs zero too, so would be the gradients of both, for ever.
 
     Args:
         widths: Inputs, hidden units, outputs.
@@ -37,7 +38,8 @@ def mlp(*widths: int) -> nn.Sequential:
 
 
 def posterior(dim: int, context_dim: int, *layers: Bijection) -> Flow:
-    r"""$q(z|x)$: a diagonal Gaussian whose mean and log-scale (within $\pm 5$) are linear in the context, then the layers.
+    r"""$q(z|x)$: a diagonal Gaussian whose mean and log-scale (within $\pm 5$) are linear in the context, then the
+    layers.
 
     Args:
         dim: Number of latents.
@@ -53,8 +55,8 @@ def posterior(dim: int, context_dim: int, *layers: Bijection) -> Flow:
 
 
 class VAE(nn.Module):
-    r"""$p(x) = \int p(x|z)\,p(z)\,dz$ with a standard Gaussian prior, a decoder for $p(x|z)$ and a flow for $q(z|x)$ (Kingma and
-    Welling 2014, arXiv:1312.6114; Rezende and Mohamed 2015, arXiv:1505.05770).
+    r"""$p(x) = \int p(x|z)\,p(z)\,dz$ with a standard Gaussian prior, a decoder for $p(x|z)$ and a flow for $q(z|x)$
+    (Kingma and Welling 2014, arXiv:1312.6114; Rezende and Mohamed 2015, arXiv:1505.05770).
 
     Args:
         encoder: x (..., *event) to a context (..., C).
@@ -84,9 +86,11 @@ class VAE(nn.Module):
         return terms.flatten(z.ndim - 1).sum(-1)
 
     def terms(self, x: Tensor, n: int = 1) -> tuple[Tensor, Tensor, Tensor]:
-        r"""n draws of $\ln p(x|z)$, $\ln p(z)$ and $\ln q(z|x) = \ln q_0(z_0|x) - \sum_t \ln|\det|$, each (n, B), in nats.
+        r"""n draws of $\ln p(x|z)$, $\ln p(z)$ and $\ln q(z|x) = \ln q_0(z_0|x) - \sum_t \ln|\det|$, each (n, B), in
+        nats.
 
-        The three terms of the bound with a flow: ELBO $= E[\ln p(x|z) + \ln p(z) - \ln q(z|x)]$. No closed-form KL is used, so
+        The three terms of the bound with a flow: ELBO $= E[\ln p(x|z) + \ln p(z) - \ln q(z|x)]$. No closed-form KL is
+            used, so
         that the same line holds for every posterior.
         """
         z, log_q = self.flow.rsample_and_log_prob(n, self.encoder(x))
@@ -98,8 +102,8 @@ class VAE(nn.Module):
         return (log_x + log_z - log_q).mean(0)
 
     def importance_weighted(self, x: Tensor, n: int = 100) -> Tensor:
-        r"""$\ln \tfrac1n\sum_i p(x|z_i)\,p(z_i)/q(z_i|x)$ of each x, (B,) nats: a lower bound in the mean that rises with n towards
-        ln p(x) (Burda et al. 2016, arXiv:1509.00519)."""
+        r"""$\ln \tfrac1n\sum_i p(x|z_i)\,p(z_i)/q(z_i|x)$ of each x, (B,) nats: a lower bound in the mean that rises
+        with n towards ln p(x) (Burda et al. 2016, arXiv:1509.00519)."""
         log_x, log_z, log_q = self.terms(x, n)
         return torch.logsumexp(log_x + log_z - log_q, 0) - math.log(n)
 
@@ -109,10 +113,12 @@ class VAE(nn.Module):
 
 
 class LinearGaussian:
-    r"""$z \sim N(0, I)$, $x|z \sim N(Wz, s^2 I)$: the model whose every quantity has a formula, to hold approximations to.
+    r"""$z \sim N(0, I)$, $x|z \sim N(Wz, s^2 I)$: the model whose every quantity has a formula, to hold approximations
+    to.
 
-    $p(x) = N(0, WW^\top + s^2 I)$ and $p(z|x) = N(\Lambda^{-1} W^\top x/s^2, \Lambda^{-1})$ with $\Lambda = I + W^\top W/s^2$. The best
-    diagonal posterior misses it by $\tfrac12(\sum_i\ln\Lambda_{ii} - \ln\det\Lambda)$ nats, whatever x.
+    $p(x) = N(0, WW^\top + s^2 I)$ and $p(z|x) = N(\Lambda^{-1} W^\top x/s^2, \Lambda^{-1})$ with $\Lambda = I + W^\top
+    W/s^2$. The best diagonal posterior misses it by $\tfrac12(\sum_i\ln\Lambda_{ii} - \ln\det\Lambda)$ nats, whatever
+    x.
 
     Args:
         weights: W, (E, D).

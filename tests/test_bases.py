@@ -217,3 +217,27 @@ def test_targets_draw_from_a_generator(target):
     for wrong in (-1, (5,), 2.5):
         with pytest.raises(ValueError, match="number of draws"):
             target.sample(wrong)
+
+
+def test_a_logistic_draw_is_finite_where_rand_is_zero(monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda shape, **kinds: torch.zeros(shape, dtype=kinds["dtype"]))
+    assert fl.StandardLogistic(1).sample(3).isfinite().all()
+
+
+def test_a_point_that_rounding_moved_off_the_edge_of_a_box_still_counts():
+    base = fl.Uniform(1.0, 3.0)
+    edge = torch.tensor(3.0).nextafter(torch.tensor(4.0))
+    assert base.log_prob(torch.stack([edge, torch.tensor(3.001)])[:, None]).tolist() == [
+        pytest.approx(-math.log(2)), -math.inf]
+
+
+@pytest.mark.parametrize("temperature", [-0.5, math.nan])
+@pytest.mark.parametrize("make", [lambda: fl.StandardNormal(2), lambda: fl.StandardLogistic(2)])
+def test_a_temperature_is_a_number_that_is_not_negative(make, temperature):
+    with pytest.raises(ValueError, match="temperature"):
+        make().sample(1, temperature)
+
+
+def test_a_mixture_has_one_weight_for_each_component():
+    with pytest.raises(ValueError, match=r"weights of shape \(2,\)"):
+        fl.GaussianMixture([[0.0], [1.0]], weights=[1.0])

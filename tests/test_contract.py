@@ -308,3 +308,8 @@ def test_a_parameter_that_is_nan_is_seen(make):
     with torch.no_grad():
         next(flow.bijection[-1].parameters())[:] = torch.nan
     assert flow.log_prob(torch.randn(5, 2)).isnan().all()
+
+
+@pytest.mark.parametrize("swap, reads", [(False, 1), (True, 2)])
+def test_of_an_odd_event_the_first_half_is_the_smaller(swap, reads):
+    assert fl.Coupling(3, fl.Affine(), swap=swap).net.layers[0].in_features == reads

@@ -52,6 +52,8 @@ def test_compose_adds_and_orders():
     z = torch.tensor([0.25], dtype=D)
     x, log_det = f(z)
     assert x.item() == pytest.approx(math.exp(1.5)) and log_det.item() == pytest.approx(math.log(2) + 1.5)
+    back, log_det = f.inverse(x)  # ln and then the line: the last part first
+    assert back.item() == pytest.approx(0.25) and log_det.item() == pytest.approx(-math.log(2) - 1.5)
 
 
 def test_inverse_swaps():
@@ -243,3 +245,11 @@ def test_import_needs_torch_and_numpy_alone():
     code = ("import sys, flowlib; heavy = {'scipy', 'matplotlib', 'sklearn', 'accelerate', 'pooch', 'ipywidgets', "
             "'safetensors'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)")
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_second_start_returns_at_once_whatever_it_is_given():
+    flow = fl.Flow(fl.StandardNormal(2), fl.ActNorm(2))
+    flow.initialize(torch.randn(10, 2))
+    flow.initialize(torch.zeros(1, 99))
+    with pytest.raises(ValueError, match="events of shape"):
+        fl.Flow(fl.StandardNormal(2), fl.ActNorm(2)).initialize(torch.zeros(1, 99))

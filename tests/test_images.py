@@ -211,3 +211,8 @@ def test_blocks_are_counted():
     attention = [fl.FlowPlusPlus((1, 4, 4), scales=1, steps=1, hidden=4, components=2, variational=False, blocks=k) for k in (1, 3)]
     one, three = (sum(type(m).__name__ == "_Attention" for m in flow.modules()) for flow in attention)
     assert (one, three) == (2, 6)
+
+
+def test_what_the_edges_of_a_cell_cost():
+    edge = fl.Dequantize(256).edge
+    assert edge(torch.float32) == pytest.approx(2.0**-10) and -math.log2(1 - 2 * edge(torch.float64)) < 1e-10

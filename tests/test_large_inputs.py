@@ -20,3 +20,13 @@ def test_large_inputs(entry, dtype):
         for g in (f, fl.Inverse(f)):
             log_p = fl.Flow(fl.StandardNormal(dim).to(dtype), g).log_prob(x)
             assert not log_p.isnan().any() and bool((log_p < torch.inf).all())
+
+
+def test_a_layer_of_ones_own_that_overflows_far_out_has_density_zero_there():
+    class Damped(fl.Bijection):
+        def inverse(self, x, context=None):
+            square = x * x
+            return x * square / (1 + square), (square * (3 + square) / (1 + square) ** 2).log().sum(-1)
+
+    log_p = fl.Flow(fl.StandardNormal(1), Damped()).log_prob(torch.tensor([[1.0], [1e30], [torch.nan]]))
+    assert log_p[0].isfinite() and log_p[1] == -torch.inf and log_p[2].isnan()

@@ -166,3 +166,9 @@ def test_a_rotation_of_large_parameters_is_one(size, dtype):
     assert (q @ q.T - torch.eye(5, dtype=D)).abs().max() < max(5 * torch.finfo(dtype).eps, 1e-15 * size * 10)
     exact = torch.linalg.matrix_exp((s := f.upper.new_zeros(5, 5).index_put(tuple(f.rows_columns), f.upper).double()) - s.T)
     assert (q - exact).abs().max() <= torch.finfo(dtype).eps
+
+
+def test_not_a_number_has_no_density_under_a_law_on_a_half_line():
+    f = fl.InverseCDF(torch.distributions.Exponential(torch.tensor(2.0)))
+    assert f.inverse(torch.tensor([math.nan]))[1].isnan()
+    assert f.inverse(torch.tensor([-1.0]))[1] == -math.inf

@@ -19,12 +19,12 @@ __all__ = ["FlowPlusPlus"]
 
 
 class FlowPlusPlus(Flow):
-    r"""Flow++ (Ho et al. 2019, arXiv:1902.00275) over integer pixels: mixture-of-logistics CDF couplings, gated convolutions
-    with self-attention, variational dequantization; checkerboard couplings at full resolution, then scales with channel
-    couplings. `log_prob` is a lower bound and random. Call `initialize(batch)` first (`train.fit` does).
+    r"""Flow++ (Ho et al. 2019, arXiv:1902.00275) over integer pixels: mixture-of-logistics CDF couplings, gated
+    convolutions with self-attention, variational dequantization; checkerboard couplings at full resolution, then scales
+    with channel couplings. `log_prob` is a lower bound and random. Call `initialize(batch)` first (`train.fit` does).
 
-    Cost: one pass of all networks, both ways; sampling also a root search in every coupling. Second derivatives need the
-    unfused attention: `with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`.
+    Cost: one pass of all networks, both ways; sampling also a root search in every coupling. Second derivatives need
+    the unfused attention: `with torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`.
 
     Args:
         shape: (C, H, W), H and W divisible by 2^scales.
@@ -50,15 +50,15 @@ class FlowPlusPlus(Flow):
         torch.Size([2])
     """
 
-    def __init__(self, shape: tuple[int, int, int], *, levels: int = 256, scales: int = 2, steps: int = 4, hidden: int = 32,
-                 components: int = 8, context_dim: int | None = None, variational: bool = True,
+    def __init__(self, shape: tuple[int, int, int], *, levels: int = 256, scales: int = 2, steps: int = 4,
+                 hidden: int = 32, components: int = 8, context_dim: int | None = None, variational: bool = True,
                  blocks: int = 2, context_shape: tuple[int, ...] | None = None, preprocess: str | float = "logit"):
         context_shape = declared_context(context_dim, context_shape)
 
         def chain(shape, mask):
             return Compose(*(f for k in range(steps) for f in (
-                ImageCoupling(shape, LogisticMixtureCDF(components), hidden=hidden, mask=mask, swap=k % 2 == 1, net="attention", blocks=blocks,
-                              context_shape=context_shape),
+                ImageCoupling(shape, LogisticMixtureCDF(components), hidden=hidden, mask=mask, swap=k % 2 == 1,
+                              net="attention", blocks=blocks, context_shape=context_shape),
                 *([InvertibleConv1x1(shape)] if shape[0] > 1 else []), ActNorm(shape))))
 
         body = MultiScale(shape, [chain(s, "channel") for s in scale_shapes(shape, scales)], hidden=hidden)

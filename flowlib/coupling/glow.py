@@ -48,14 +48,15 @@ class Glow(Flow):
         torch.Size([5])
     """
 
-    def __init__(self, shape: tuple[int, int, int], *, levels: int = 256, scales: int = 3, steps: int = 8, hidden: int = 64,
-                 context_dim: int | None = None, learn_prior: bool = True, save_memory: bool = False,
+    def __init__(self, shape: tuple[int, int, int], *, levels: int = 256, scales: int = 3, steps: int = 8,
+                 hidden: int = 64, context_dim: int | None = None, learn_prior: bool = True, save_memory: bool = False,
                  context_shape: tuple[int, ...] | None = None, preprocess: str | float = "centre"):
         context_shape = declared_context(context_dim, context_shape)
         chain = Reversible if save_memory else Compose
 
         def step(shape):
-            return ImageCoupling(shape, Affine(), hidden=hidden, context_shape=context_shape), InvertibleConv1x1(shape), ActNorm(shape)
+            coupling = ImageCoupling(shape, Affine(), hidden=hidden, context_shape=context_shape)
+            return coupling, InvertibleConv1x1(shape), ActNorm(shape)
 
         layers = [chain(*(f for _ in range(steps) for f in step(s))) for s in scale_shapes(shape, scales)]
         body = MultiScale(shape, layers, hidden=hidden, learn_prior=learn_prior)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from ..bases import StandardNormal
 from ..core import Compose, Flow, declared_context
@@ -35,16 +36,18 @@ class RealNVP(Flow):
         -1.8379
     """
 
-    def __init__(self, dim: int, *, layers: int = 8, hidden: tuple[int, ...] = (64, 64), context_dim: int | None = None):
-        couplings = [Coupling(dim, Affine(), hidden=hidden, swap=k % 2 == 1, context_dim=context_dim) for k in range(layers)]
+    def __init__(self, dim: int, *, layers: int = 8, hidden: Sequence[int] = (64, 64), context_dim: int | None = None):
+        couplings = [Coupling(dim, Affine(), hidden=hidden, swap=k % 2 == 1, context_dim=context_dim)
+                     for k in range(layers)]
         super().__init__(StandardNormal(dim), Compose(*couplings))
 
 
 class RealNVPImage(Flow):
-    r"""RealNVP for images (Dinh et al. 2017, arXiv:1605.08803, section 3): at each scale affine couplings with checkerboard masks,
-    a squeeze, affine couplings with channel masks, and half of the channels factored out. An activation normalisation takes
-    the place of the paper's batch normalisation (`norm="batch"` for that one), so that training and evaluation agree; and
-    the half that is factored out is Gaussianised given the other, which is Glow's (`learn_prior=False`: as in the paper).
+    r"""RealNVP for images (Dinh et al. 2017, arXiv:1605.08803, section 3): at each scale affine couplings with
+    checkerboard masks, a squeeze, affine couplings with channel masks, and half of the channels factored out. An
+    activation normalisation takes the place of the paper's batch normalisation (`norm="batch"` for that one), so that
+    training and evaluation agree; and the half that is factored out is Gaussianised given the other, which is Glow's
+    (`learn_prior=False`: as in the paper).
 
     Integer pixels in and out: uniform dequantization and the preprocessing are inside, so `log_prob` is a lower bound.
     Cost: one pass of all networks, both ways.
@@ -73,9 +76,9 @@ class RealNVPImage(Flow):
         torch.Size([3, 1, 8, 8])
     """
 
-    def __init__(self, shape: tuple[int, int, int], *, levels: int = 256, scales: int = 2, steps: int = 3, hidden: int = 32,
-                 context_dim: int | None = None, norm: str = "act", save_memory: bool = False, blocks: int = 2,
-                 context_shape: tuple[int, ...] | None = None, preprocess: str | float = "logit",
+    def __init__(self, shape: tuple[int, int, int], *, levels: int = 256, scales: int = 2, steps: int = 3,
+                 hidden: int = 32, context_dim: int | None = None, norm: str = "act", save_memory: bool = False,
+                 blocks: int = 2, context_shape: tuple[int, ...] | None = None, preprocess: str | float = "logit",
                  learn_prior: bool = True):
         if norm not in ("act", "batch") or (norm == "batch" and save_memory):
             raise ValueError(f'norm must be "act" or "batch", and "batch" cannot save memory; got {norm!r}')

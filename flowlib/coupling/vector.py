@@ -1,8 +1,9 @@
-"""The coupling layer: split the event, keep one part, move the other by an elementwise map whose parameters a network reads
-from the part that stayed. Its Jacobian is triangular, its inverse is as cheap as itself, and the network may be any."""
+"""The coupling layer: split the event, keep one part, move the other by an elementwise map whose parameters a network
+reads from the part that stayed. Its Jacobian is triangular, its inverse is as cheap as itself, and the network may be
+any."""
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -14,7 +15,8 @@ __all__ = ["Coupling"]
 
 
 class Coupling(Halves):
-    r"""$x_a = z_a,\quad x_b = g(z_b;\, \theta(z_a, c))$ for an elementwise map g and a conditioner $\theta$ (any network).
+    r"""$x_a = z_a,\quad x_b = g(z_b;\, \theta(z_a, c))$ for an elementwise map g and a conditioner $\theta$ (any
+    network).
 
     $$\frac{\partial x}{\partial z} = \begin{pmatrix} I & 0 \\ * & \operatorname{diag} g' \end{pmatrix}, \qquad
     \log|\det| = \sum_{i \in b} \ln g'(z_i)$$
@@ -30,8 +32,8 @@ class Coupling(Halves):
         net: Another network: a function of (inputs, outputs, context_dim) that makes a module, which is called with
             x (..., inputs), and where there is one a context (..., context_dim) that broadcasts against it, and gives
             (..., outputs). A last layer that starts at zero makes the coupling start as the identity.
-        mask: Another split: a boolean tensor (D,), True where a coordinate is kept; the network then reads all D, zeros where
-            it is False.
+        mask: Another split: a boolean tensor (D,), True where a coordinate is kept; the network then reads all D, zeros
+            where it is False.
 
     Raises:
         ValueError: D = 1 without a context: there is nothing to read from; what is no elementwise map or mask.
@@ -46,12 +48,13 @@ class Coupling(Halves):
 
     axis = -1
 
-    def __init__(self, dim: int, elementwise: ElementwiseMap, *, hidden: tuple[int, ...] = (64, 64), swap: bool = False,
+    def __init__(self, dim: int, elementwise: ElementwiseMap, *, hidden: Sequence[int] = (64, 64), swap: bool = False,
                  context_dim: int | None = None, net: Callable[[int, int, int | None], nn.Module] | None = None,
                  mask: Tensor | None = None):
         super().__init__()
         if dim < 1 or (dim == 1 and context_dim is None):
-            raise ValueError(f"a coupling needs dim >= 2, or a context for dim 1; got dim={dim}, context_dim={context_dim}")
+            raise ValueError("a coupling needs dim >= 2, or a context for dim 1; "
+                             f"got dim={dim}, context_dim={context_dim}")
         self.event_shape = self.latent_shape = (dim,)
         self.context_dim = context_dim
         inputs, moved = self._divide(elementwise, mask, swap and dim > 1)

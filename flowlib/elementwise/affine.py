@@ -33,10 +33,10 @@ class Additive(ElementwiseMap):
 class Affine(ElementwiseMap):
     r"""$x = z\,e^{s} + t$ with log-derivative s: the map of RealNVP (Dinh et al. 2017, arXiv:1605.08803, equation 7).
 
-    $s = a \tanh(\hat s / a)$ is bounded by $\pm a$ and symmetric, so that a layer can stretch and shrink alike but no weight,
-    however large, overflows it. A coordinate that is stretched by $e^a$ again and again stays within float32 for 88/a maps: 44
-    for a = 2, in a coupling flow 88 layers that move the two halves in turn. In a deeper one it may become infinite, which has
-    the log-density -inf, not NaN.
+    $s = a \tanh(\hat s / a)$ is bounded by $\pm a$ and symmetric, so that a layer can stretch and shrink alike but no
+    weight, however large, overflows it. A coordinate that is stretched by $e^a$ again and again stays within float32
+    for 88/a maps: 44 for a = 2, in a coupling flow 88 layers that move the two halves in turn. In a deeper one it may
+    become infinite, which has the log-density -inf, not NaN.
 
     Args:
         bound: a.

@@ -1,4 +1,5 @@
-"""Elementwise maps: increasing functions of one number whose parameters something else computes; and the simplest container."""
+"""Elementwise maps: increasing functions of one number whose parameters something else computes; and the simplest
+container."""
 from __future__ import annotations
 
 import torch
@@ -12,11 +13,12 @@ __all__ = ["Elementwise", "ElementwiseMap"]
 
 
 class ElementwiseMap(metaclass=Recorded):
-    r"""An increasing function $x_i = g(z_i; \theta_i)$ of one number, to be put into a container that computes $\theta$ and sums
-    the log-derivatives over the event: `Elementwise`, `Coupling`, `ImageCoupling`.
+    r"""An increasing function $x_i = g(z_i; \theta_i)$ of one number, to be put into a container that computes $\theta$
+    and sums the log-derivatives over the event: `Elementwise`, `Coupling`, `ImageCoupling`.
 
-    It holds no parameters and is no `Bijection` itself. A subclass sets `n_params` and writes `forward` and `inverse`, for z of any
-    shape (...) and params (..., n_params). With params of zero it should be the identity: layers start there.
+    It holds no parameters and is no `Bijection` itself. A subclass sets `n_params` and writes `forward` and `inverse`,
+    for z of any shape (...) and params (..., n_params). With params of zero it should be the identity: layers start
+    there.
 
     Attributes:
         n_params: Numbers that one element's function needs.
@@ -46,9 +48,9 @@ class ElementwiseMap(metaclass=Recorded):
 
 
 def readable(value: Tensor) -> Tensor:
-    """What a network reads of an event: its numbers, held to at most 1e9 (half the largest in float16). This changes no density of
-    ordinary data, and both directions read the same; but no input, however large, then makes infinity minus infinity of a
-    network's sums: far out, a deep flow gives -inf and never NaN."""
+    """What a network reads of an event: its numbers, held to at most 1e9 (half the largest in float16). This changes no
+    density of ordinary data, and both directions read the same; but no input, however large, then makes infinity minus
+    infinity of a network's sums: far out, a deep flow gives -inf and never NaN."""
     largest = min(1e9, torch.finfo(value.dtype).max / 2)
     return value.clamp(-largest, largest)
 
@@ -70,15 +72,16 @@ def arrange(output: Tensor, n_params: int, axis: int) -> Tensor:
     return output.unflatten(-3, (-1, n_params)).movedim(-3, -1)
 
 
-def check_map(elementwise, who: str) -> None:
+def check_map(elementwise: object, who: str) -> None:
     """ValueError where a container is given anything but an elementwise map."""
     if isinstance(elementwise, (Bijection, type)) or not hasattr(elementwise, "n_params"):
         raise ValueError(f"{who} needs an elementwise map, such as Affine(), got {elementwise!r}")
 
 
 class Elementwise(Bijection):
-    r"""An elementwise map on every coordinate of a vector, with parameters of its own, or read from a context by one linear
-    map. $\log|\det| = \sum_i \ln f_i'(z_i)$. It moves each axis by itself: dependence must come from other layers.
+    r"""An elementwise map on every coordinate of a vector, with parameters of its own, or read from a context by one
+    linear map. $\log|\det| = \sum_i \ln f_i'(z_i)$. It moves each axis by itself: dependence must come from other
+    layers.
 
     Cost: that of the map, both ways.
 
@@ -115,10 +118,10 @@ class Elementwise(Bijection):
         shape = torch.broadcast_shapes(value.shape, params.shape[:-1])
         return value.expand(shape), params.expand(*shape, -1)
 
-    def forward(self, z, context=None):
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x, log_slope = self.elementwise.forward(*self._broadcast(z, context))
         return x, log_slope.sum(-1)
 
-    def inverse(self, x, context=None):
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         z, log_slope = self.elementwise.inverse(*self._broadcast(x, context))
         return z, log_slope.sum(-1)

@@ -15,18 +15,18 @@ def _bounded(raw: Tensor, bound: float) -> Tensor:
 
 
 class LogisticMixtureCDF(ElementwiseMap):
-    r"""To the latent, $z = e^{a} \operatorname{logit}(F(x)) + b$ with $F(x) = \sum_k \pi_k\, \sigma((x-\mu_k)/s_k)$, the map of
-    Flow++ (Ho et al. 2019, arXiv:1902.00275, section 3.2). With a = b = 0 and a logistic base, x has exactly the mixture's
-    density.
+    r"""To the latent, $z = e^{a} \operatorname{logit}(F(x)) + b$ with $F(x) = \sum_k \pi_k\, \sigma((x-\mu_k)/s_k)$,
+    the map of Flow++ (Ho et al. 2019, arXiv:1902.00275, section 3.2). With a = b = 0 and a logistic base, x has exactly
+    the mixture's density.
 
-    $\operatorname{logit} F = \ln F - \ln(1-F)$ is computed from the two logarithms, so that it neither saturates nor cancels in a
-    tail. Log-scales are bounded by 2 and a by 1/2, so that deep flows stay finite both ways. Cost: O(K) in `inverse` (density);
-    a root search, some 40 times as much, in `forward` (sampling), whose bracket is exact: $\min_k$ and $\max_k$ of $\mu_k +
-    s_k y$ hold the root of $\operatorname{logit} F(x) = y$.
+    $\operatorname{logit} F = \ln F - \ln(1-F)$ is computed from the two logarithms, so that it neither saturates nor
+    cancels in a tail. Log-scales are bounded by 2 and a by 1/2, so that deep flows stay finite both ways. Cost: O(K) in
+    `inverse` (density); a root search, some 40 times as much, in `forward` (sampling), whose bracket is exact: $\min_k$
+    and $\max_k$ of $\mu_k + s_k y$ hold the root of $\operatorname{logit} F(x) = y$.
 
     Args:
-        components: K. The map takes 3K + 2 parameters: log-weights, means, log-scales, a and b. Means are offset by K places
-            from -2 to 2, or components that start alike would stay alike.
+        components: K. The map takes 3K + 2 parameters: log-weights, means, log-scales, a and b. Means are offset by K
+            places from -2 to 2, or components that start alike would stay alike.
 
     Raises:
         ValueError: No components.

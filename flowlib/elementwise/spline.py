@@ -14,13 +14,15 @@ __all__ = ["RationalQuadraticSpline"]
 
 class RationalQuadraticSpline(ElementwiseMap):
     r"""A monotone spline of rational quadratic pieces on $[-B, B]$, the identity outside (Durkan et al. 2019,
-    arXiv:1906.04032, equations 4-8). In bin k, with $\theta = (z - z_k)/w_k$, slope $s = h_k/w_k$ and knot slopes $d_k$,
+    arXiv:1906.04032, equations 4-8). In bin k, with $\theta = (z - z_k)/w_k$, slope $s = h_k/w_k$ and knot slopes
+    $d_k$,
 
     $$x = x_k + h_k \frac{s\theta^2 + d_k\theta(1-\theta)}{s + (d_{k+1} + d_k - 2s)\theta(1-\theta)}$$
 
-    This is the textbook form, the paper's equation 4; the code computes the same piece as interpolations between slopes (de
-    Casteljau's scheme), which adds positive terms only, where the textbook form subtracts. The tests compare the two. The
-    inverse solves the paper's quadratic (equations 6-8), in the form that does not cancel. Cost: O(bins) both ways.
+    This is the textbook form, the paper's equation 4; the code computes the same piece as interpolations between slopes
+    (de Casteljau's scheme), which adds positive terms only, where the textbook form subtracts. The tests compare the
+    two. The inverse solves the paper's quadratic (equations 6-8), in the form that does not cancel. Cost: O(bins) both
+    ways.
 
     Args:
         bins: K. The map takes 3K - 1 parameters: K widths, K heights, K - 1 inner slopes.
@@ -48,8 +50,8 @@ class RationalQuadraticSpline(ElementwiseMap):
         """The bin that `value` falls into (axis 0: value is a z, 1: an x), as its six numbers:
         left edge and width in z, left edge and height in x, slopes at both ends. Each (...).
 
-        Bins come first here: what runs over the K bins then runs over whole planes of numbers, which is several times as
-        fast as over rows of K. And what can be picked is picked before it is computed with.
+        Bins come first here: what runs over the K bins then runs over whole planes of numbers, which is several times
+        as fast as over rows of K. And what can be picked is picked before it is computed with.
         """
         k = self.bins
         raw_sizes, raw_slopes = params.movedim(-1, 0).split([2 * k, k - 1])

@@ -1,4 +1,5 @@
-"""What the finite flows share: a flat list of parameters, their own or read from a context, and the precision they need."""
+"""What the finite flows share: a flat list of parameters, their own or read from a context, and the precision they
+need."""
 from __future__ import annotations
 
 import torch
@@ -14,11 +15,12 @@ START = 0.1  # of a context's weights, over torch's own law: amortised parameter
 
 
 class Conditioned(Bijection):
-    """A layer over vectors (..., D) whose parameters are its own, or one linear map reads them from a context (amortised).
+    """A layer over vectors (..., D) whose parameters are its own, or one linear map reads them from a context
+    (amortised).
 
-    A subclass writes `_forward(z, params)` and `_inverse(x, params)`, pure functions of a value (..., D) and parameters (n,),
-    or (..., n) from a context. They run outside of autocast, in float32 at least (half precision is rounded at the end), and
-    on values small enough that sums of products with them do not overflow.
+    A subclass writes `_forward(z, params)` and `_inverse(x, params)`, pure functions of a value (..., D) and parameters
+    (n,), or (..., n) from a context. They run outside of autocast, in float32 at least (half precision is rounded at
+    the end), and on values small enough that sums of products with them do not overflow.
 
     Args:
         dim: D.
@@ -26,7 +28,7 @@ class Conditioned(Bijection):
         context_dim: Width of the context, or None.
     """
 
-    def __init__(self, dim: int, start: Tensor, context_dim: int | None = None):
+    def __init__(self, dim: int, start: Tensor | None, context_dim: int | None = None):
         super().__init__()
         self.dim, self.context_dim = dim, context_dim
         self.event_shape = self.latent_shape = (dim,)
@@ -51,10 +53,10 @@ class Conditioned(Bijection):
             out, log_det = move(tame(wide(value)), wide(self._params(context)))
         return out.to(value.dtype), log_det.to(value.dtype)
 
-    def forward(self, z, context=None):
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._run(self._forward, z, context)
 
-    def inverse(self, x, context=None):
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._run(self._inverse, x, context)
 
 

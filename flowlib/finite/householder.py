@@ -11,10 +11,12 @@ __all__ = ["Householder", "compact", "reflect"]
 
 
 def compact(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    r"""V and W, (..., T, D) each, with $x^\top H_1 \cdots H_T = x^\top - x^\top V^\top W$ for the reflections of T vectors.
+    r"""V and W, (..., T, D) each, with $x^\top H_1 \cdots H_T = x^\top - x^\top V^\top W$ for the reflections of T
+    vectors.
 
-    The compact WY form (Schreiber and Van Loan, 1989). For unit vectors, the rows of V, $H_1 \cdots H_T = I - 2 V^\top U^{-1} V$ with U upper triangular, $U_{ii} = 1$ and $U_{ij} =
-    2\, v_i \cdot v_j$: two matrix products for all T reflections, in place of T passes over the data.
+    The compact WY form (Schreiber and Van Loan, 1989). For unit vectors, the rows of V, $H_1 \cdots H_T = I - 2 V^\top
+    U^{-1} V$ with U upper triangular, $U_{ii} = 1$ and $U_{ij} = 2\, v_i \cdot v_j$: two matrix products for all T
+    reflections, in place of T passes over the data.
     """
     v = unit(vectors)
     double = v + v
@@ -45,11 +47,12 @@ def reflect(value: Tensor, vectors: Tensor, backwards: bool = False) -> Tensor:
 
 
 class Householder(Conditioned):
-    r"""$x = H_T \cdots H_1 z$ with reflections $H_t = I - 2\,v_t v_t^\top/\lVert v_t\rVert^2$. Orthogonal, so $\log|\det| = 0$ (the
-    determinant is $(-1)^T$). The inverse reflects in the reverse order. Cost: O(T D) a row, both ways.
+    r"""$x = H_T \cdots H_1 z$ with reflections $H_t = I - 2\,v_t v_t^\top/\lVert v_t\rVert^2$. Orthogonal, so
+    $\log|\det| = 0$ (the determinant is $(-1)^T$). The inverse reflects in the reverse order. Cost: O(T D) a row, both
+    ways.
 
-    A diagonal Gaussian becomes one of full covariance; $T = D - 1$ reflections reach every covariance. An isotropic Gaussian
-    stays as it is.
+    A diagonal Gaussian becomes one of full covariance; $T = D - 1$ reflections reach every covariance. An isotropic
+    Gaussian stays as it is.
 
     Args:
         dim: D.

@@ -10,8 +10,8 @@ __all__ = ["ConvexLinearIAF", "LinearIAF"]
 
 
 class LinearIAF(Conditioned):
-    r"""$x = L z$ with L lower triangular and ones on its diagonal: $\log|\det| = 0$. Over a diagonal Gaussian, x has any full
-    covariance. Inverse: forward substitution. Cost: O(D^2) a row, both ways.
+    r"""$x = L z$ with L lower triangular and ones on its diagonal: $\log|\det| = 0$. Over a diagonal Gaussian, x has
+    any full covariance. Inverse: forward substitution. Cost: O(D^2) a row, both ways.
 
     Args:
         dim: D.
@@ -29,6 +29,8 @@ class LinearIAF(Conditioned):
     """
 
     components, extra = 1, 0  # of the convex form below: how many matrices, how many weights
+
+    below: Tensor
 
     def __init__(self, dim: int, *, context_dim: int | None = None):
         check_dim(dim)
@@ -60,9 +62,9 @@ class LinearIAF(Conditioned):
 
 
 class ConvexLinearIAF(LinearIAF):
-    r"""$x = \left(\sum_k y_k L_k\right) z$ with unit lower triangular $L_k$ and convex weights y = softmax. The diagonal of the
-    combination is $\sum_k y_k = 1$, so $\log|\det| = 0$ still (with orthogonal matrices in place of triangular ones it would not
-    be). Cost: O(K D^2) for the matrix, O(D^2) a row, both ways.
+    r"""$x = \left(\sum_k y_k L_k\right) z$ with unit lower triangular $L_k$ and convex weights y = softmax. The
+    diagonal of the combination is $\sum_k y_k = 1$, so $\log|\det| = 0$ still (with orthogonal matrices in place of
+    triangular ones it would not be). Cost: O(K D^2) for the matrix, O(D^2) a row, both ways.
 
     Args:
         dim: D.

@@ -34,12 +34,12 @@ def within_squares(dtype: torch.dtype) -> tuple[float, float]:
 class Planar(Conditioned):
     r"""$x = z + \hat u \tanh(w^\top z + b)$, invertible for every value of its parameters u, w, b.
 
-    By the matrix determinant lemma $\det\frac{\partial x}{\partial z} = 1 + (1 - \tanh^2 a)\, w^\top\hat u$ with $a = w^\top z +
-    b$. It is positive everywhere exactly if $w^\top \hat u > -1$, which is built in: $\hat u$ is u with its component along w
-    replaced so that $w^\top \hat u = m(w^\top u)$, $m(t) = -1 + \ln(1 + e^t)$.
+    By the matrix determinant lemma $\det\frac{\partial x}{\partial z} = 1 + (1 - \tanh^2 a)\, w^\top\hat u$ with $a =
+    w^\top z + b$. It is positive everywhere exactly if $w^\top \hat u > -1$, which is built in: $\hat u$ is u with its
+    component along w replaced so that $w^\top \hat u = m(w^\top u)$, $m(t) = -1 + \ln(1 + e^t)$.
 
-    Inverse: $s = w^\top z$ solves the scalar equation $s + w^\top\hat u \tanh(s + b) = w^\top x$, whose left side increases;
-    then $z = x - \hat u\tanh(s+b)$.
+    Inverse: $s = w^\top z$ solves the scalar equation $s + w^\top\hat u \tanh(s + b) = w^\top x$, whose left side
+    increases; then $z = x - \hat u\tanh(s+b)$.
 
     Cost: O(D) forward (sampling), O(D) and one scalar root search a row in `inverse` (density).
 
@@ -63,7 +63,8 @@ class Planar(Conditioned):
         u, w, b = params.split_with_sizes((self.dim, self.dim, 1), -1)
         w = w.clamp(*within_squares(w.dtype))
         square = dot(w, w)
-        # w = 0 makes the map a translation by u tanh(b): nothing to correct, and nothing to divide by (twice, in gradients)
+        # w = 0 makes the map a translation by u tanh(b): nothing to correct, and nothing to divide by (twice, in
+        # gradients)
         none = square <= 16 * torch.finfo(w.dtype).tiny ** 0.5
         t = dot(u, w).masked_fill(none, math.log(math.e - 1))
         slope = softplus(t)
@@ -73,8 +74,8 @@ class Planar(Conditioned):
 
     @staticmethod
     def _log_det(a, h, root):
-        # 1 + sech^2(a) (softplus(t) - 1) = tanh^2(a) + sech^2(a) softplus(t): a sum of positive terms, so nothing cancels
-        # however close w.u_hat comes to -1; and as the square of a hypotenuse nothing underflows.
+        # 1 + sech^2(a) (softplus(t) - 1) = tanh^2(a) + sech^2(a) softplus(t): a sum of positive terms, so nothing
+        # cancels however close w.u_hat comes to -1; and as the square of a hypotenuse nothing underflows.
         return 2 * torch.hypot(h, root / a.clamp(-80.0, 80.0).cosh()).log()
 
     def _forward(self, z, params):

@@ -22,19 +22,22 @@ class Terms(NamedTuple):
 
 
 class Radial(Conditioned):
-    r"""$x = z + \beta\,\frac{z - z_0}{\alpha + r}$ with $r = \lVert z - z_0\rVert$, invertible for every value of its parameters.
+    r"""$x = z + \beta\,\frac{z - z_0}{\alpha + r}$ with $r = \lVert z - z_0\rVert$, invertible for every value of its
+    parameters.
 
-    $\alpha = \operatorname{softplus}(\hat\alpha) > 0$ and $\beta = -\alpha + \sigma$ with $\sigma = \operatorname{softplus}(\hat\beta) > 0$,
-    so that the distance to $z_0$ increases with r: $R = r\,\frac{r + \sigma}{\alpha + r}$. The determinant is
+    $\alpha = \operatorname{softplus}(\hat\alpha) > 0$ and $\beta = -\alpha + \sigma$ with $\sigma =
+    \operatorname{softplus}(\hat\beta) > 0$, so that the distance to $z_0$ increases with r: $R = r\,\frac{r +
+    \sigma}{\alpha + r}$. The determinant is
 
     $$\left(\frac{r+\sigma}{\alpha+r}\right)^{D-1} \frac{r^2 + 2\alpha r + \alpha\sigma}{(\alpha+r)^2}$$
 
-    in a form where nothing cancels as $\beta \to -\alpha$. Inverse: r is the positive root of $r^2 + (\sigma - R)\,r - \alpha R = 0$. Cost:
-    O(D), both ways.
+    in a form where nothing cancels as $\beta \to -\alpha$. Inverse: r is the positive root of $r^2 + (\sigma - R)\,r -
+    \alpha R = 0$. Cost: O(D), both ways.
 
     Args:
         dim: D.
-        context_dim: Width of a context from which one linear map reads $z_0$, $\hat\alpha$, $\hat\beta$ (amortised), or None.
+        context_dim: Width of a context from which one linear map reads $z_0$, $\hat\alpha$, $\hat\beta$ (amortised), or
+            None.
 
     Raises:
         ValueError: No dimension.

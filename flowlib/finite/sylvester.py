@@ -39,8 +39,8 @@ class Sylvester(Conditioned):
     Q is M columns of: "orthogonal", a product of M reflections, which reaches every Q up to the signs of its columns;
     "householder", a product of as many reflections as you choose; "triangular", the identity (with `flip`, the reversed
     identity: alternate them). Reflections are orthonormal to rounding whatever their vectors, and smooth in them. (A QR
-    factorisation is neither: LAPACK's columns change sign where an entry does, and the gradient is infinite at a singular
-    matrix, which training crosses if M = D. The paper's iterative orthogonalisation may not converge.)
+    factorisation is neither: LAPACK's columns change sign where an entry does, and the gradient is infinite at a
+    singular matrix, which training crosses if M = D. The paper's iterative orthogonalisation may not converge.)
 
     Cost: O(D M + M^2) a row, both ways, and M root searches in turn in `inverse` (density); Q itself costs O(D M^2).
 
@@ -62,6 +62,9 @@ class Sylvester(Conditioned):
         >>> x, log_det = Sylvester(5, hidden=2)(torch.zeros(7, 5)); log_det.shape
         torch.Size([7])
     """
+
+    upper: Tensor
+    frame: Tensor
 
     def __init__(self, dim: int, hidden: int, variant: str = "orthogonal", *, context_dim: int | None = None,
                  reflections: int = 4, flip: bool = False):
@@ -110,7 +113,7 @@ class Sylvester(Conditioned):
 
     def _inverse(self, x, params):
         q, r, r2, b, t = self._terms(params)
-        y = apply(q.mT, x)  # = v + R tanh(R~ v + b): back-substitution, since row i holds v_i and later coordinates only
+        y = apply(q.mT, x)  # = v + R tanh(R~ v + b): back-substitution, since row i holds v_i and later ones only
         v, a, h = [], [], []  # of the coordinates done, the first of these before
         for i in reversed(range(self.hidden)):
             done = slice(i + 1, None)

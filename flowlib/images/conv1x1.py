@@ -30,6 +30,8 @@ class InvertibleConv1x1(Bijection):
     """
 
     latent_ndim = event_ndim = 3
+    order: Tensor
+    signs: Tensor
 
     def __init__(self, shape: tuple[int, int, int]):
         super().__init__()
@@ -58,7 +60,7 @@ class InvertibleConv1x1(Bijection):
     def _log_det(self, like):
         return (self.positions * self.log_s.sum()).expand(like.shape[:-3])
 
-    def forward(self, z, context=None):
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         with full_precision(z):
             lower, upper = self._factors()
             # W^-1 = (U + diag)^-1 L^-1 P^T
@@ -66,7 +68,7 @@ class InvertibleConv1x1(Bijection):
             half = torch.linalg.solve_triangular(lower, eye[self.order].T, upper=False, unitriangular=True)
             return self._mix(torch.linalg.solve_triangular(upper, half, upper=True), z), -self._log_det(z)
 
-    def inverse(self, x, context=None):
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         with full_precision(x):
             lower, upper = self._factors()
             return self._mix((lower @ upper)[self.order], x), self._log_det(x)

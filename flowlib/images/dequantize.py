@@ -23,6 +23,7 @@ class PixelNoise(Bijection):
     and never clamped: atoms would make the bound no bound."""
 
     likelihood = "bound"
+    like: Tensor
 
     def __init__(self, levels: int, ndim: int):
         super().__init__()
@@ -96,10 +97,10 @@ class Dequantize(PixelNoise):
     def __init__(self, levels: int = 256, *, ndim: int = 3):
         super().__init__(levels, ndim)
 
-    def forward(self, z, context=None):
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self._integers(self._floor(z)), z.new_full(z.shape[: z.ndim - self.latent_ndim], self._log_volume(z))
 
-    def inverse(self, x, context=None):
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x, outside = self._read(x)
         v = self._add(x, torch.rand_like(x))
         return v, v.new_full(outside.shape, -self._log_volume(v)).masked_fill(outside, -torch.inf)

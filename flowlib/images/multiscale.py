@@ -2,6 +2,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -38,7 +40,8 @@ def unsqueezed_shapes(shape: tuple[int, int, int], scales: int) -> list[tuple[in
         >>> unsqueezed_shapes((3, 32, 32), 3)
         [(3, 32, 32), (6, 16, 16), (12, 8, 8)]
     """
-    return [tuple(shape), *((c // 2, h, w) for c, h, w in scale_shapes(shape, scales)[:-1])]
+    c, h, w = shape
+    return [(c, h, w), *((c // 2, h, w) for c, h, w in scale_shapes(shape, scales)[:-1])]
 
 
 class MultiScale(Bijection):
@@ -69,32 +72,34 @@ class MultiScale(Bijection):
 
     event_ndim = 3
 
-    def __init__(self, shape: tuple[int, int, int], layers: list[Bijection], before: list[Bijection] | None = None,
-                 *, hidden: int = 32, learn_prior: bool = True):
+    def __init__(self, shape: tuple[int, int, int], layers: Sequence[Bijection],
+                 before: Sequence[Bijection] | None = None, *, hidden: int = 32, learn_prior: bool = True):
         super().__init__()
         shapes = scale_shapes(shape, len(layers))
         unsqueezed = unsqueezed_shapes(shape, len(layers))
         if before and len(before) != len(layers):
             raise ValueError(f"{len(layers)} scales need as many layers before their squeezes, got {len(before)}")
-        for f, expected in zip([*layers, *(before or [])], shapes + unsqueezed):
+        parts: list[Bijection] = [*layers, *(before or [])]
+        for f, expected in zip(parts, shapes + unsqueezed):
             if f.event_shape != expected or f.latent_shape != expected:
                 raise ValueError(f"the layers of this scale should have shape {expected}, not {f.event_shape}")
         self.event_shape, self.latent_shape = tuple(shape), (math.prod(shape),)
         self.latents = [(c // 2, h, w) for c, h, w in shapes[:-1]] + [shapes[-1]]
         # One bijection a scale: generatively its layers, then un-squeeze, then the layers before the squeeze.
-        self.scales = nn.ModuleList(Compose(f, Squeeze(s), *([before[k]] if before else []))
-                                    for k, (f, s) in enumerate(zip(layers, unsqueezed)))
+        scales = (Compose(f, Squeeze(s), *([before[k]] if before else []))
+                  for k, (f, s) in enumerate(zip(layers, unsqueezed)))
+        self.scales = cast("Sequence[Compose]", nn.ModuleList(scales))
         self.context_shape = shared_context(self.scales)
         self.affine = Affine()
-        self.priors = nn.ModuleList(ConvNet((c // 2, h, w), c, hidden, self.context_dim)
-                                    for c, h, w in shapes[:-1] if learn_prior)
+        priors = (ConvNet((c // 2, h, w), c, hidden, self.context_dim) for c, h, w in shapes[:-1] if learn_prior)
+        self.priors = cast("Sequence[ConvNet]", nn.ModuleList(priors))
 
     def split(self, z: Tensor) -> list[Tensor]:
         """The latents of each scale, the finest first: (..., C_k, H_k, W_k)."""
         sizes = [math.prod(s) for s in self.latents]
         return [part.unflatten(-1, s) for part, s in zip(z.split(sizes, -1), self.latents)]
 
-    def join(self, parts: list[Tensor]) -> Tensor:
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
         """The inverse of `split`: (..., D)."""
         return torch.cat([part.flatten(-3) for part in parts], -1)
 
@@ -104,7 +109,7 @@ class MultiScale(Bijection):
         output = self.priors[k](readable(kept), at_pixels(context, self.context_shape, kept.shape[-2:]))
         return arrange(output, self.affine.n_params, -3).to(kept.dtype)
 
-    def forward(self, z, context=None):
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         *finished, h = self.split(z)
         h, log_det = self.scales[-1](h, context)
         for k in reversed(range(len(finished))):
@@ -113,8 +118,8 @@ class MultiScale(Bijection):
             log_det = log_det + term + other
         return h, log_det
 
-    def inverse(self, x, context=None):
-        finished, h, log_det = [], x, 0
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        finished, h, log_det = [], x, x.new_zeros(x.shape[:-3])
         for k, f in enumerate(self.scales):
             h, term = f.inverse(h, context)
             log_det = log_det + term
@@ -142,7 +147,7 @@ class MultiScale(Bijection):
         return z, log_slope.sum((-3, -2, -1))
 
     @torch.no_grad()
-    def initialize(self, batch, context=None, inverse=True):
+    def initialize(self, batch: Tensor, context: Tensor | None = None, inverse: bool = True) -> Tensor:
         if inverse:
             finished, h = [], batch
             for k, f in enumerate(self.scales):

@@ -14,6 +14,8 @@ __all__ = ["ActNorm", "BatchNorm", "DiagonalScale"]
 class _PerChannel(Bijection):
     """A layer with one number a coordinate of a vector (D,), or a channel of an event (C, ...) of any further axes."""
 
+    event_shape: tuple[int, ...]
+
     def __init__(self, shape: int | tuple[int, ...]):
         super().__init__()
         shape = (shape,) if isinstance(shape, int) else tuple(shape)
@@ -52,20 +54,22 @@ class DiagonalScale(_PerChannel):
         [1.0, 1.0]
     """
 
+    initialized: Tensor
+
     def __init__(self, dim: int | tuple[int, ...], *, std: float = 1.0):
         super().__init__(dim)
         self.std = std
         self.log_scale = nn.Parameter(torch.zeros(self.per_channel))
         self.register_buffer("initialized", torch.tensor(False))
 
-    def forward(self, z, context=None):
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return z * self.log_scale.exp(), self._per_event(self.log_scale, z)
 
-    def inverse(self, x, context=None):
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return x * (-self.log_scale).exp(), -self._per_event(self.log_scale, x)
 
     @torch.no_grad()
-    def initialize(self, batch, context=None, inverse=True):
+    def initialize(self, batch: Tensor, context: Tensor | None = None, inverse: bool = True) -> Tensor:
         if not self.initialized:
             self.check(batch, context, inverse)
             rows = self._rows(batch)
@@ -102,11 +106,11 @@ class ActNorm(DiagonalScale):
         super().__init__(shape)
         self.shift = nn.Parameter(torch.zeros(self.per_channel))
 
-    def forward(self, z, context=None):
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x, log_det = super().forward(z)
         return x + self.shift, log_det
 
-    def inverse(self, x, context=None):
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return super().inverse(x - self.shift)
 
     def _start(self, mean, log_ratio, inverse):
@@ -137,6 +141,8 @@ class BatchNorm(_PerChannel):
     """
 
     reads_batch = True  # in training a row's value depends on the others
+    mean: Tensor
+    var: Tensor
 
     def __init__(self, shape: int | tuple[int, ...], *, momentum: float = 0.1, eps: float = 1e-5):
         super().__init__(shape)
@@ -144,10 +150,10 @@ class BatchNorm(_PerChannel):
         self.register_buffer("mean", torch.zeros(self.per_channel))
         self.register_buffer("var", torch.ones(self.per_channel))
 
-    def forward(self, z, context=None):
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return z * (self.var + self.eps).sqrt() + self.mean, 0.5 * self._per_event((self.var + self.eps).log(), z)
 
-    def inverse(self, x, context=None):
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         mean, var = self.mean, self.var
         if self.training and x.numel():  # an empty batch has no moments
             rows = self._rows(x)

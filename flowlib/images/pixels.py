@@ -3,6 +3,8 @@ from __future__ import annotations
 
 import math
 
+from torch import Tensor
+
 from ..core import Bijection, Compose, Flow
 from .dequantize import Dequantize
 from .preprocess import preprocessing
@@ -25,6 +27,9 @@ class Reshape(Bijection):
         torch.Size([7, 1, 2, 2])
     """
 
+    latent_shape: tuple[int, ...]
+    event_shape: tuple[int, ...]
+
     def __init__(self, latent_shape: tuple[int, ...], event_shape: tuple[int, ...]):
         super().__init__()
         if math.prod(latent_shape) != math.prod(event_shape):
@@ -32,11 +37,11 @@ class Reshape(Bijection):
         self.latent_shape, self.event_shape = tuple(latent_shape), tuple(event_shape)
         self.latent_ndim, self.event_ndim = len(latent_shape), len(event_shape)
 
-    def forward(self, z, context=None):
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         batch = z.shape[: z.ndim - self.latent_ndim]
         return z.reshape(*batch, *self.event_shape), z.new_zeros(batch)
 
-    def inverse(self, x, context=None):
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         batch = x.shape[: x.ndim - self.event_ndim]
         return x.reshape(*batch, *self.latent_shape), x.new_zeros(batch)
 
@@ -64,9 +69,11 @@ class Pixels(Flow):
         torch.uint8
     """
 
-    def __init__(self, flow: Flow, shape: tuple[int, int, int], *, levels: int = 256, preprocess: str | float = "scale"):
+    def __init__(self, flow: Flow, shape: tuple[int, int, int], *, levels: int = 256,
+                 preprocess: str | float = "scale"):
         if flow.event_shape != (math.prod(shape),):
-            raise ValueError(f"images of shape {tuple(shape)} need a flow over ({math.prod(shape)},), got {flow.event_shape}")
+            raise ValueError(f"images of shape {tuple(shape)} need a flow over ({math.prod(shape)},), "
+                             f"got {flow.event_shape}")
         super().__init__(flow.base, Compose(flow.bijection, *preprocessing(preprocess, ndim=1),
                                             Reshape(flow.event_shape, shape), Dequantize(levels)))
         self.levels = levels

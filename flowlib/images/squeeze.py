@@ -27,6 +27,8 @@ class Squeeze(Bijection):
     """
 
     latent_ndim = event_ndim = 3
+    latent_shape: tuple[int, int, int]
+    event_shape: tuple[int, int, int]
 
     def __init__(self, shape: tuple[int, int, int]):
         super().__init__()
@@ -35,12 +37,12 @@ class Squeeze(Bijection):
             raise ValueError(f"Squeeze needs an even height and width, got shape {tuple(shape)}")
         self.event_shape, self.latent_shape = (c, h, w), (4 * c, h // 2, w // 2)
 
-    def forward(self, z, context=None):
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         c, h, w = self.event_shape
         x = z.unflatten(-3, (c, 2, 2)).movedim((-4, -3), (-3, -1))  # (..., c, H/2, 2, W/2, 2)
         return x.reshape(*z.shape[:-3], c, h, w), z.new_zeros(z.shape[:-3])
 
-    def inverse(self, x, context=None):
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         c, h, w = self.event_shape
         z = x.reshape(*x.shape[:-3], c, h // 2, 2, w // 2, 2).movedim((-3, -1), (-4, -3))
         return z.reshape(*x.shape[:-3], *self.latent_shape), x.new_zeros(x.shape[:-3])

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from ..bases import StandardNormal
 from ..core import Compose
@@ -40,22 +41,22 @@ class VariationalDequantize(PixelNoise):
         super().__init__(levels, 3)
         self.latent_shape = self.event_shape = tuple(shape)
         self.base = StandardNormal(*shape)
-        self.noise = Compose(*(ImageCoupling(shape, Affine(), hidden=hidden, mask="checkerboard", swap=k % 2 == 1, context_shape=shape)
-                               for k in range(layers)))
+        self.noise = Compose(*(ImageCoupling(shape, Affine(), hidden=hidden, mask="checkerboard", swap=k % 2 == 1,
+                                             context_shape=shape) for k in range(layers)))
 
     def _log_q(self, epsilon, h, log_det):
         """ln q(v|x) at v = (x + e + (1 - 2e) sigmoid(h)) / L, h = g(epsilon), from ln|det dg/d epsilon|."""
         log_slope = (F.logsigmoid(h) + F.logsigmoid(-h)).sum((-3, -2, -1))  # of the sigmoid
         return self.base.log_prob(epsilon) - log_det - log_slope + self._log_volume(h)
 
-    def forward(self, z, context=None):
+    def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x, edge = self._floor(z), self.edge(z.dtype)
         u = (z * self.levels - x - edge) / (1 - 2 * edge)
         h = torch.logit(u, torch.finfo(z.dtype).eps)  # q is 0 at the edges of a cell: the nearest point inside
         epsilon, log_det = self.noise.inverse(h, self._context(x))
         return self._integers(x), self._log_q(epsilon, h, -log_det)
 
-    def inverse(self, x, context=None):
+    def inverse(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         x, outside = self._read(x)
         epsilon = torch.randn_like(x)
         h, log_det = self.noise(epsilon, self._context(x))

@@ -1,6 +1,8 @@
 """Convolutional conditioners (..., C, H, W) -> (..., outputs, H, W), whose last layer starts at zero."""
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,21 +10,26 @@ from torch import Tensor, nn
 __all__ = ["NETS", "ConvNet", "GatedAttentionNet", "ResidualNet", "at_pixels"]
 
 
-def at_pixels(context: Tensor | None, shape: tuple[int, ...] | None, size: tuple[int, int]) -> Tensor | None:
+def at_pixels(context: Tensor | None, shape: tuple[int, ...] | None, size: tuple[int, ...]) -> Tensor | None:
     """A context of this declared shape for a layer of H, W = `size`, (..., K, H, W): (..., K) is the same at every
     pixel, (..., K, H', W') is averaged down, as on a coarser scale. None for a layer that declares none."""
     if shape is None:
         return None
+    assert context is not None  # `Bijection.check` has looked
     if len(shape) == 1:
         return context[..., None, None].expand(*context.shape, *size)
-    pooled = F.adaptive_avg_pool2d(context.reshape(-1, *context.shape[-3:]), size)
+    height, width = size
+    pooled = F.adaptive_avg_pool2d(context.reshape(-1, *context.shape[-3:]), (height, width))
     return pooled.reshape(*context.shape[:-2], *size)
 
 
 class _ImageNet(nn.Module):
     """Leading axes are folded into one batch; a context (..., K, H, W) joins as further channels."""
 
-    def __init__(self, shape: tuple[int, int, int], outputs: int, hidden: int, context_dim: int | None = None, blocks: int = 2):
+    build: Callable[[int, int, int, int], nn.Module]  # of inputs, outputs, hidden channels and blocks
+
+    def __init__(self, shape: tuple[int, int, int], outputs: int, hidden: int, context_dim: int | None = None,
+                 blocks: int = 2):
         super().__init__()
         self.outputs = outputs
         self.body = self.build(shape[0] + (context_dim or 0), outputs, hidden, blocks)
@@ -47,7 +54,7 @@ class ConvNet(_ImageNet):
     """Glow's network: 3x3, 1x1, 3x3 with ReLU (Kingma and Dhariwal 2018, section 5). It has no blocks."""
 
     @staticmethod
-    def build(inputs, outputs, hidden, blocks):
+    def build(inputs: int, outputs: int, hidden: int, blocks: int) -> nn.Sequential:
         return nn.Sequential(nn.Conv2d(inputs, hidden, 3, padding=1), nn.ReLU(), nn.Conv2d(hidden, hidden, 1),
                              nn.ReLU(), _zero(nn.Conv2d(hidden, outputs, 3, padding=1)))
 
@@ -58,7 +65,7 @@ class _Residual(nn.Module):
         self.body = nn.Sequential(nn.ReLU(), nn.Conv2d(hidden, hidden, 3, padding=1), nn.ReLU(),
                                   nn.Conv2d(hidden, hidden, 3, padding=1))
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         return x + self.body(x)
 
 
@@ -66,7 +73,7 @@ class ResidualNet(_ImageNet):
     """RealNVP's network: residual blocks of 3x3 convolutions (Dinh et al. 2017, section 4.1)."""
 
     @staticmethod
-    def build(inputs, outputs, hidden, blocks):
+    def build(inputs: int, outputs: int, hidden: int, blocks: int) -> nn.Sequential:
         residual = [_Residual(hidden) for _ in range(blocks)]
         return nn.Sequential(nn.Conv2d(inputs, hidden, 3, padding=1), *residual, nn.ReLU(),
                              _zero(nn.Conv2d(hidden, outputs, 1)))
@@ -82,7 +89,7 @@ class _GatedConv(nn.Module):
         self.gate = nn.Conv2d(2 * hidden, 2 * hidden, 1)
         self.norm = nn.GroupNorm(1, hidden)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         h = self.conv(F.elu(torch.cat([x, -x], 1)))
         a, b = self.gate(F.elu(torch.cat([h, -h], 1))).chunk(2, 1)
         return self.norm(x + a * torch.sigmoid(b))
@@ -99,7 +106,7 @@ class _Attention(nn.Module):
         self.gate = nn.Conv2d(hidden, 2 * hidden, 1)
         self.norm = nn.GroupNorm(1, hidden)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
         q, k, v = self.qkv(x + self.place).reshape(n, 3, self.heads, c // self.heads, h * w).transpose(-1, -2).unbind(1)
         if h * w <= 64:  # as fast as the fused kernel, and differentiable as often as one likes
@@ -114,17 +121,19 @@ class _Attention(nn.Module):
 class GatedAttentionNet(_ImageNet):
     """Flow++'s network: gated convolutions and self-attention (Ho et al. 2019, arXiv:1902.00275, section 3.3).
 
-    Over more than 64 pixels it takes PyTorch's fused attention, which can be differentiated once; for second derivatives
-    run under `torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`.
+    Over more than 64 pixels it takes PyTorch's fused attention, which can be differentiated once; for second
+    derivatives run under `torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`.
     """
 
-    def __init__(self, shape, outputs, hidden, context_dim=None, blocks=2):
+    def __init__(self, shape: tuple[int, int, int], outputs: int, hidden: int, context_dim: int | None = None,
+                 blocks: int = 2):
         self.place = shape[1:]
         super().__init__(shape, outputs, hidden, context_dim, blocks)
 
-    def build(self, inputs, outputs, hidden, blocks):
-        blocks = [layer for _ in range(blocks) for layer in (_GatedConv(hidden), _Attention(hidden, *self.place))]
-        return nn.Sequential(nn.Conv2d(inputs, hidden, 3, padding=1), *blocks, _zero(nn.Conv2d(hidden, outputs, 3, padding=1)))
+    def build(self, inputs: int, outputs: int, hidden: int, blocks: int) -> nn.Sequential:
+        layers = [layer for _ in range(blocks) for layer in (_GatedConv(hidden), _Attention(hidden, *self.place))]
+        return nn.Sequential(nn.Conv2d(inputs, hidden, 3, padding=1), *layers,
+                             _zero(nn.Conv2d(hidden, outputs, 3, padding=1)))
 
 
 NETS = {"conv": ConvNet, "residual": ResidualNet, "attention": GatedAttentionNet}
