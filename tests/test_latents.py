@@ -31,10 +31,12 @@ def test_the_great_circle_keeps_the_length_and_turns_at_a_constant_rate():
 
 
 def test_the_straight_line_cuts_inside():
-    """T3.17: the middle of two independent latents is shorter by a factor of sqrt 2, that of the great circle is not."""
+    """T3.17: the middle of two independent latents is shorter by a factor of sqrt 2, that of the great circle is
+    not."""
     a, b = torch.randn(2, 200, 3072, dtype=D)
     typical = math.sqrt(3072)
-    assert (latents.linear(a, b, 0.5).norm(dim=-1).mean() / typical).item() == pytest.approx(1 / math.sqrt(2), abs=0.003)
+    assert (latents.linear(a, b, 0.5).norm(dim=-1).mean()
+            / typical).item() == pytest.approx(1 / math.sqrt(2), abs=0.003)
     assert (latents.spherical(a, b, 0.5).norm(dim=-1).mean() / typical).item() == pytest.approx(1, abs=0.003)
 
 

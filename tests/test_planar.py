@@ -88,7 +88,8 @@ def test_no_dimension():
 
 @pytest.mark.parametrize("w", [1e-22, 1e-10, 1e10, 1e20])
 def test_weights_whose_squares_under_or_overflow(w):
-    """w.u_hat > -1 still, so the map is one to one: along the w axis x increases with z, by no less than its log-det says."""
+    """w.u_hat > -1 still, so the map is one to one: along the w axis x increases with z, by no less than its log-det
+    says."""
     f = planar([-3.0 / w if w > 1 else -3.0, 0.5], [w, 0.0], 0.3, torch.float32)
     u_hat, w_, _, root = f._terms(f.params)
     t = f.params[0] * f.params[2]

@@ -1,4 +1,5 @@
-"""The set-up cell in its situations, the one place that holds the repository's address, and the buttons that lead there."""
+"""The set-up cell in its situations, the one place that holds the repository's address, and the buttons that lead
+there."""
 import json
 import shutil
 import subprocess
@@ -17,7 +18,8 @@ import address  # noqa: E402
 import setup_cell  # noqa: E402
 
 PUBLIC, NONE = "https://github.com/a/flows", setup_cell.PLACEHOLDER + "flows/flows"
-USE = "import flowlib, torch\nprint(flowlib.__file__)\nprint(flowlib.Flow(flowlib.Uniform(0., 1.), flowlib.AffineMap(2., 1.)).log_prob(torch.tensor([2.])).exp().item())"
+USE = ("import flowlib, torch\nprint(flowlib.__file__)\nprint(flowlib.Flow(flowlib.Uniform(0., 1.), "
+       "flowlib.AffineMap(2., 1.)).log_prob(torch.tensor([2.])).exp().item())")
 
 
 def git(folder, *command):
@@ -53,7 +55,8 @@ def run(python, folder, url, commit=""):
     folder.mkdir(exist_ok=True)
     # without build isolation: setuptools is there already, and no index is asked
     environment = {"PATH": "/usr/bin:/bin", "PIP_NO_BUILD_ISOLATION": "0", "PIP_NO_INDEX": "1", "HOME": str(folder)}
-    done = subprocess.run([str(python), "-c", setup_cell.cell(url, commit, "v9") + "\n" + USE], cwd=folder, env=environment, capture_output=True,
+    done = subprocess.run([str(python), "-c", setup_cell.cell(url, commit, "v9") + "\n" + USE], cwd=folder,
+                          env=environment, capture_output=True,
                           text=True)
     assert done.returncode == 0, done.stderr
     place, density = done.stdout.split()[-2:]
@@ -119,13 +122,15 @@ def test_the_built_site_has_these_buttons(monkeypatch):
         pytest.skip("no site in _build/html: run `make book` first")
     html = page.read_text()
     shown = not setup_cell.address().startswith(setup_cell.PLACEHOLDER)
-    assert [word in html for word in ("colab.research.google.com", "btn-source-repository-button", "btn-source-issues-button")] == [shown] * 3
+    assert [word in html for word in ("colab.research.google.com", "btn-source-repository-button",
+                                      "btn-source-issues-button")] == [shown] * 3
     assert "example.org" not in html
 
 
 @pytest.fixture
 def copy(tmp_path, monkeypatch):
-    """A small repository without an address, tagged v1.0: the configuration, a page that names the address, a notebook."""
+    """A small repository without an address, tagged v1.0: the configuration, a page that names the address, a
+    notebook."""
     cells = [{"cell_type": "markdown", "source": ["# Set-up. \u2192"]},
              {"cell_type": "code", "source": setup_cell.cell(NONE).splitlines(keepends=True)}]
     (tmp_path / "_config.yml").write_text(f"repository:\n  url: {NONE}\n")
@@ -159,7 +164,8 @@ def test_both_commands_change_every_place(copy):
 
 @pytest.mark.parametrize("command, value, message", [
     ("repository", "flows", "not a usable"), ("repository", "https://github.com/b", "not a usable"),
-    ("release", 'v1"; x', "not a usable"), ("release", "v1.0", "first `make repository"), ("release", "v2", "has no refs/tags/v2")])
+    ("release", 'v1"; x', "not a usable"), ("release", "v1.0", "first `make repository"),
+    ("release", "v2", "has no refs/tags/v2")])
 def test_unusable_values_are_refused(copy, command, value, message):
     if value == "v2":
         setup_cell.main("repository", PUBLIC)

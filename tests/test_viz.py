@@ -1,4 +1,5 @@
-"""Figures: densities are drawn where they are, interactive outputs are the same text in every run and work in a browser."""
+"""Figures: densities are drawn where they are, interactive outputs are the same text in every run and work in a
+browser."""
 import re
 import shutil
 
@@ -98,8 +99,9 @@ def test_in_a_browser_from_disk(tmp_path):
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     demo = viz.demo("push_forward", alt="A density and its push-forward.", controls=PUSH_FORWARD).data
     frames = viz.frames(curve, [1.0, 2.0, 3.0], label="height a", alt="A line up to {}").data
-    (tmp_path / "page.html").write_text(f"<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>{demo}{frames}",
-                                        encoding="utf-8")
+    (tmp_path / "page.html").write_text(
+        f"<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>{demo}{frames}",
+        encoding="utf-8")
     faults = []
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])

@@ -44,15 +44,22 @@ def trial():
     subs = {
         "s0_perfect": (notebook(GOOD), set()),
         "s1_empty": (notebook({}), everything),
-        "s2_wrong_sign": (notebook(GOOD | {"chain_log_prob": wrong["chain_log_prob", "wrong sign"]}), {"q5_log_prob", "q5_gradient"}),
-        "s3_missing_sums": (notebook(GOOD | {name: wrong[name, "missing sum"] for name in ("low_rank_forward", "low_rank_inverse")}),
+        "s2_wrong_sign": (notebook(GOOD | {"chain_log_prob": wrong["chain_log_prob", "wrong sign"]}),
+                          {"q5_log_prob", "q5_gradient"}),
+        "s3_missing_sums": (notebook(GOOD | {name: wrong[name, "missing sum"]
+                                             for name in ("low_rank_forward", "low_rank_inverse")}),
                             {"q3_forward", "q3_inverse_log_det", "q3_cost"}),
-        "s4_no_jacobian": (notebook(GOOD | {"banana_forward": changed("banana_forward", ("a.abs().log() + c * z[:, 0]", "0 * z[:, 0]"))}), {"q4_forward"}),
+        "s4_no_jacobian": (notebook(GOOD | {"banana_forward": changed(
+            "banana_forward", ("a.abs().log() + c * z[:, 0]", "0 * z[:, 0]"))}), {"q4_forward"}),
         "s5_syntax": (notebook(GOOD | {"weibull_inverse": "def weibull_inverse(x, scale, shape):\n    return (x\n",
-                                       "low_rank_forward": wrong["low_rank_forward", "no bars"]}), q1i | {"q3_forward"}),
-        "s6_loop": (notebook(GOOD | {"weibull_inverse": "def weibull_inverse(x, scale, shape):\n    while True:\n        pass"}), q1i),
-        "s7_cheat_patch": (notebook({name: f"{PATCH}def {name}(*a):\n    return np.zeros(a[0].shape).view(Any), np.zeros(len(a[0])).view(Any)" for name in GOOD}), everything),
-        "s8_cheat_exit": (notebook(GOOD | {"low_rank_inverse": "import sys, os\ndef low_rank_inverse(x, d, u, v):\n    os._exit(0)\nsys.exit(0)\nos._exit(0)"}), q3i),
+                                       "low_rank_forward": wrong["low_rank_forward", "no bars"]}),
+                      q1i | {"q3_forward"}),
+        "s6_loop": (notebook(GOOD | {"weibull_inverse": "def weibull_inverse(x, scale, shape):\n   "
+                                     " while True:\n        pass"}), q1i),
+        "s7_cheat_patch": (notebook({name: f"{PATCH}def {name}(*a):\n    return np.zeros(a[0].shape).view(Any), "
+                                     f"np.zeros(len(a[0])).view(Any)" for name in GOOD}), everything),
+        "s8_cheat_exit": (notebook(GOOD | {"low_rank_inverse": "import sys, os\ndef low_rank_inverse(x, d, u, v):\n   "
+                                           " os._exit(0)\nsys.exit(0)\nos._exit(0)"}), q3i),
     }
     lost = notebook(GOOD)
     lost["metadata"], lost["nbformat_minor"] = {}, 4
@@ -60,15 +67,19 @@ def trial():
         cell["metadata"] = {}
         cell.pop("id", None)
     extra = notebook(GOOD)
-    extra["cells"][3:3] = [code("!echo hello\n%matplotlib inline\nimport math"), code("zzz = undefined_name"), code("import os; os._exit(3)")]
+    extra["cells"][3:3] = [code("!echo hello\n%matplotlib inline\nimport math"), code("zzz = undefined_name"),
+                           code("import os; os._exit(3)")]
     twins = notebook(GOOD)
     place = next(i for i, cell in enumerate(twins["cells"]) if text(cell).startswith("def chain_log_prob"))
-    twins["cells"].insert(place, copy.deepcopy(twins["cells"][place]) | {"source": wrong["chain_log_prob", "wrong sign"]})
+    twins["cells"].insert(place, copy.deepcopy(twins["cells"][place])
+                          | {"source": wrong["chain_log_prob", "wrong sign"]})
     huge = notebook(GOOD)
-    huge["cells"].append(code("x = 1", outputs=[{"output_type": "stream", "name": "stdout", "text": "0123456789" * 3_000_000}]))
+    huge["cells"].append(code("x = 1", outputs=[{"output_type": "stream", "name": "stdout",
+                                                 "text": "0123456789" * 3_000_000}]))
     huge["cells"].append(code("for i in range(20000): print('epoch', i, 'loss ' * 20)"))
     bare = notebook(GOOD)
-    bare["cells"] = [cell for cell in bare["cells"] if cell["cell_type"] == "code" and re.match(r"def |import ", text(cell))]
+    bare["cells"] = [cell for cell in bare["cells"] if cell["cell_type"] == "code"
+                     and re.match(r"def |import ", text(cell))]
     return subs | {"t1_no_metadata": (lost, set()), "t2_extra_cells": (extra, set()), "t3_duplicated": (twins, set()),
                    "t4_huge_output": (huge, set()), "t5_no_checks": (bare, set())}
 
@@ -85,7 +96,8 @@ os._exit(0)
 
 
 def attacks(probe, port, secret):
-    """name -> body of `weibull_forward`. Each leaves a mark under `probe`, at the port or in the feedback if it gets through."""
+    """name -> body of `weibull_forward`. Each leaves a mark under `probe`, at the port or in the feedback if it gets
+    through."""
     read = f"open({str(secret)!r}).read().strip()"
     header = "np.lib.format.write_array_header_1_0(f, dict(descr='<f8', fortran_order=False, shape=(10**12,)))"
     return {

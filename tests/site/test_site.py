@@ -13,7 +13,8 @@ import browse  # noqa: E402
 if not browse.chromium():
     pytest.skip("no Chromium on this machine: the pages were not opened in a browser", allow_module_level=True)
 
-PAGES = sorted(set(str(path.relative_to(SITE)) for path in SITE.rglob("*.html") if "_static" not in path.parts) - {"index.html"})
+PAGES = sorted(set(str(path.relative_to(SITE)) for path in SITE.rglob("*.html") if "_static" not in path.parts)
+               - {"index.html"})
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,9 @@
-"""What the start of NICE's scale is worth: `python book/results/rows/nice_start.py data --seed 0` prints bits/dim on MNIST.
+"""What the start of NICE's scale is worth: `python book/results/rows/nice_start.py data --seed 0` prints bits/dim on
+MNIST.
 
-Two runs that differ in one thing: `zero` starts the scale at s = 0, `data` from a batch (`Flow.initialize`). Four couplings of
-two layers of 400 units, 13 epochs of batches of 200, Adam at 1e-3 throughout: s then moves by at most 0.001 in each of 3,900
-steps, and a pixel that is always black needs -7.4. Nats are those of pixels scaled to [0, 1].
+Two runs that differ in one thing: `zero` starts the scale at s = 0, `data` from a batch (`Flow.initialize`). Four
+couplings of two layers of 400 units, 13 epochs of batches of 200, Adam at 1e-3 throughout: s then moves by at most
+0.001 in each of 3,900 steps, and a pixel that is always black needs -7.4. Nats are those of pixels scaled to [0, 1].
 """
 import argparse
 import math
