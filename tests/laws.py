@@ -17,7 +17,8 @@ from torch import Tensor
 
 import flowlib as fl
 
-# What rounding may cost: a little for the arithmetic inside a map, and EPS of it for each unit by which the map stretches.
+# What rounding may cost: a little for the arithmetic inside a map, and EPS of it for each unit by which the map
+# stretches.
 BASE = {torch.float64: 1e-9, torch.float32: 1e-4}
 EPS = {torch.float64: 1e-12, torch.float32: 3e-5}
 
@@ -78,9 +79,8 @@ def close(a, b, what, stretch: Tensor | float = 1.0, base=None):
     base = BASE[b.dtype] if base is None else base
     rows = (lambda t: t.abs().flatten(1).amax(1)) if a.ndim > 1 else torch.abs
     gap, allowed = rows(a - b), (base + EPS[b.dtype] * stretch) * rows(b).clamp(min=1.0)
-    assert (
-        gap
-        <= allowed).all(), f"{what}: off by {gap.max():.3g} (allowed there: {allowed.expand_as(gap)[gap.argmax()]:.3g})"
+    there = allowed.expand_as(gap)[gap.argmax()]
+    assert (gap <= allowed).all(), f"{what}: off by {gap.max():.3g} (allowed there: {there:.3g})"
 
 
 def round_trip(case):
@@ -114,7 +114,7 @@ def rows_are_independent(case):
 
 
 def any_leading_shape(case):
-    f, z, context, (x, log_det) = case.f, case.z, case.context, case.forward
+    f, z, context, x = case.f, case.z, case.context, case.forward[0]
     n = len(z)
     folded_context = None if context is None else context.reshape(2, 1, n // 2, *context.shape[1:])
     for method, value, expected in ((f.forward, z, x), (f.inverse, x, case.inverse[0])):
@@ -302,8 +302,8 @@ def log_dets_survive_autocast(case):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         x, log_det = case.f(case.z, case.context)
         back, inverse_log_det = case.f.inverse(x, case.context)
-    assert {t.dtype
-            for t in (x, log_det, back, inverse_log_det)} == {torch.float32}, "autocast reached a value or log-det"
+    dtypes = {t.dtype for t in (x, log_det, back, inverse_log_det)}
+    assert dtypes == {torch.float32}, "autocast reached a value or log-det"
     close(log_det, case.forward[1], "log-det under autocast",
           base=0.1 * case.forward[1].abs().max().clamp(min=1.0).item())
 

@@ -284,8 +284,8 @@ def test_vmap_over_the_rows_of_an_image_layer():
         f = fl.ImageCoupling((4, 4, 4), fl.Affine(), hidden=8, net=net)
         randomise(f)
         z = torch.randn(3, 4, 4, 4)
-        torch.testing.assert_close(torch.func.vmap(lambda z: f(z)[1])(z), f(z)[1])
-        slopes = torch.func.vmap(torch.func.grad(lambda z: f(z)[1]))(z)
+        torch.testing.assert_close(torch.func.vmap(lambda z, f=f: f(z)[1])(z), f(z)[1])
+        slopes = torch.func.vmap(torch.func.grad(lambda z, f=f: f(z)[1]))(z)
         assert slopes.shape == z.shape and slopes.isfinite().all()
 
 

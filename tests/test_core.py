@@ -124,7 +124,7 @@ def test_a_mixture_has_no_reparameterised_samples():
 
 
 def test_temperature_scales_the_deviation():
-    """T3.17: the latents' covariance is T^2 times the base's."""
+    """The latents' covariance is T^2 times the base's."""
     for base in (fl.StandardNormal(2), fl.StandardLogistic(2)):
         torch.manual_seed(0)
         warm = base.sample((50_000,))

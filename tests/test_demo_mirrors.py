@@ -62,8 +62,8 @@ def test_v_is_dragged(opened):  # noqa: F811
     box = page.locator("svg").bounding_box()
 
     def at(x, y):  # the pixel of a point of the plane
-        return box["x"] + box["width"] * (200
-                                          + 195 * x / 3.3) / 400, box["y"] + box["height"] * (200 - 195 * y / 3.3) / 400
+        return (box["x"] + box["width"] * (200 + 195 * x / 3.3) / 400,
+                box["y"] + box["height"] * (200 - 195 * y / 3.3) / 400)
 
     page.mouse.move(*at(-1.2, 0.8))
     page.mouse.down()

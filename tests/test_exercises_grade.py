@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -211,8 +212,8 @@ def child():
 def test_a_child_has_no_rights_and_no_environment(monkeypatch):
     monkeypatch.setenv("SECRET", "x")
     source = ("import ctypes, os\ndef f():\n    c = ctypes.CDLL(None)\n"
-              "    return os.getuid(), c.mount(b'tmpfs', b'/usr', b'tmpfs', 0, None), len(os.environ.get('SECRET', "
-              "''))")
+              "    return os.getuid(), c.mount(b'tmpfs', b'/usr', b'tmpfs', 0, None), "
+              "len(os.environ.get('SECRET', ''))")
     with sandbox.Sandbox() as box:
         values = box.run([(1, source)], "f", [([], [], [])])
     assert values["0_r0"] == (65534 if os.geteuid() == 0 else os.geteuid())
@@ -245,12 +246,16 @@ def system(number, *arguments):
 def f():
 """
 FORBIDDEN = {  # what no namespace holds: each gives EPERM
-    "a process": "tried(os.fork)", "a process by another name": "tried(lambda: os.posix_spawn('/bin/true', ['true'], {{}}))",
-    "the internet": "tried(lambda: socket.socket(socket.AF_INET).close())", "vsock": "tried(lambda: socket.socket(40).close())",
+    "a process": "tried(os.fork)",
+    "a process by another name": "tried(lambda: os.posix_spawn('/bin/true', ['true'], {{}}))",
+    "the internet": "tried(lambda: socket.socket(socket.AF_INET).close())",
+    "vsock": "tried(lambda: socket.socket(40).close())",
     "a file in memory": "tried(lambda: os.memfd_create('x'))", "shared memory": "system({shmget}, 0, 4096, 0o1600)",
     "a key": "system({add_key}, b'user', b'note', b'x', 1, -3)", "a keyring": "system({keyctl}, 1, None)",
-    "a namespace": "system({unshare}, 0x10000000)", "a process in a namespace": "system({clone}, 0x10000011, 0, 0, 0, 0)",
-    "a thread in a namespace": "system({clone}, 0x20000 | 0x10f00, 0, 0, 0, 0)", "the second table": "system(0x40000000 + 39)"}
+    "a namespace": "system({unshare}, 0x10000000)",
+    "a process in a namespace": "system({clone}, 0x10000011, 0, 0, 0, 0)",
+    "a thread in a namespace": "system({clone}, 0x20000 | 0x10f00, 0, 0, 0, 0)",
+    "the second table": "system(0x40000000 + 39)"}
 
 
 def on_this_machine(source):
@@ -277,9 +282,8 @@ def test_what_is_refused_could_be_done_without_the_filter():
 
 
 def test_threads_and_pairs_of_sockets_still_work(child):
-    source = (f"{KERNEL}    done = []\n    thread = threading.Thread(target=lambda: done.append(3))\n  "
-              f"  thread.start()\n"
-              "    thread.join()\n    a, b = socket.socketpair()\n    return done[0]")
+    source = (f"{KERNEL}    done = []\n    thread = threading.Thread(target=lambda: done.append(3))\n"
+              "    thread.start()\n    thread.join()\n    a, b = socket.socketpair()\n    return done[0]")
     assert child(source)["0_r0"] == 3
 
 
@@ -378,7 +382,7 @@ def test_only_plain_arrays_are_read():
     assert sandbox.read_arrays(npz(a=np.ones(2)))["a"].tolist() == [1, 1]
     for raw in (npz(a=np.array([{}], dtype=object)), npz(np.savez_compressed, a=np.ones(2)), b"",
                 npz(a=np.ones(2))[:-9]):
-        with pytest.raises(Exception):
+        with pytest.raises((ValueError, zipfile.BadZipFile)):
             sandbox.read_arrays(raw)
 
 
@@ -413,11 +417,13 @@ def test_a_seed_repeats_and_no_seed_does_not():
 
 
 IPYTHON = [  # each runs in Jupyter and stands in the cell of a right answer
-    "%%time\n{}  # is the sign right?", "!pip install -q numpy, don't ask (\n{}", "files = !ls\nt = %timeit -o -n1 -r1 1+1\n{}",
+    "%%time\n{}  # is the sign right?", "!pip install -q numpy, don't ask (\n{}",
+    "files = !ls\nt = %timeit -o -n1 -r1 1+1\n{}",
     "%matplotlib inline\n{}\ntorch.log?\n?torch.log", "{}\n%timeit x = (1,  # why not 2?\n\nprint(0\n      % 3)"]
 FILLED = {  # the right answer, in the manner of a notebook
     "a loop": "POWERS = {{}}\nfor k in range(3):\n    POWERS[k] = k\n{}", "append": "L = []\nL.append(1)\n{}",
-    "update": "CFG = {{}}\nCFG.update(one=1)\n{}", "walrus": "print(one := 1)\n{}", "setattr": "{}\nsetattr({name}, 'one', 1)"}
+    "update": "CFG = {{}}\nCFG.update(one=1)\n{}", "walrus": "print(one := 1)\n{}",
+    "setattr": "{}\nsetattr({name}, 'one', 1)"}
 USED = {"a loop": "POWERS[1]", "append": "L[0]", "update": "CFG['one']", "walrus": "one",
         "setattr": "weibull_inverse.one"}
 
@@ -481,9 +487,8 @@ def test_a_mistake_of_the_grader_itself_stops_nobody(tmp_path, monkeypatch):
 
 def test_command(tmp_path):
     submissions.write(tmp_path / "subs", "ann", submissions.notebook(submissions.GOOD))
-    done = subprocess.run([sys.executable, "-m",
-                           "flowlib.exercises", "grade", tmp_path / "subs", tmp_path / "out", "--jobs", "1"],
-                          cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "flowlib.exercises", "grade", tmp_path / "subs", tmp_path / "out",
+                           "--jobs", "1"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "ps1: 1 submissions" in done.stdout and "ann,1,1,1,1" in (tmp_path / "out" / "grades.csv").read_text()
     done = subprocess.run([sys.executable, "-m", "flowlib.exercises", "grade", tmp_path / "out", tmp_path / "x"],

@@ -188,7 +188,7 @@ def test_hidden_tests_give_the_same_verdict(name):
     exec(good, space)
     for part in judge.load(name).parts:
         judge.hidden_test(name, part, space)
-    for function, ((_, answer, lost), *_) in SETS[name].WRONG.items():
+    for (_, answer, lost), *_ in SETS[name].WRONG.values():
         exec(good + "\n" + answer, wrong := {})
         for part in lost:
             with pytest.raises(AssertionError):

@@ -102,7 +102,7 @@ def test_batch_norm_of_too_few_values_leaves_its_moments_alone():
 
 
 def test_log_det_of_a_1x1_convolution_is_that_of_the_whole_map():
-    """T3.15: HW ln|det W|, the full Jacobian's."""
+    """HW ln|det W|, the full Jacobian's."""
     layer = fl.InvertibleConv1x1((3, 4, 4)).double()
     torch.nn.init.normal_(layer.log_s)
     assert fl.checks.log_det_error(layer, torch.randn(2, 3, 4, 4, dtype=D)) < 1e-9
@@ -128,7 +128,7 @@ def test_signs_and_permutation_are_not_trained():
 
 
 def test_a_mixture_cdf_over_a_logistic_base_is_the_mixture():
-    """T3.8: the density of x is exactly sum pi_k f_k."""
+    """The density of x is exactly sum pi_k f_k."""
     f = fl.LogisticMixtureCDF(3)
     layer = fl.Elementwise(1, f).double()
     torch.nn.init.normal_(layer.params)

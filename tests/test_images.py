@@ -1,4 +1,4 @@
-"""Pixels: integers come back exactly, and the bits are those of the closed forms (T3.7)."""
+"""Pixels: integers come back exactly, and the bits are those of the closed forms."""
 import math
 
 import pytest
@@ -138,7 +138,7 @@ def test_preprocessing_is_the_same_map_in_every_model_and_is_saved(make, tmp_pat
 
 
 def test_nice_unit_conversion():
-    """T3.21: 1980.50 nats on [0, 1] are 4.355539 bits/dim."""
+    """1980.50 nats on [0, 1] are 4.355539 bits/dim."""
     assert bits_per_dim(1980.50 - 784 * math.log(256), 784) == pytest.approx(4.355539, abs=1e-6)
 
 

@@ -13,7 +13,8 @@ import lint  # noqa: E402
 import setup_cell  # noqa: E402
 
 LESSONS = sorted(ROOT.glob("lessons/*.ipynb"))
-SLIDER = '<label for="k">scale</label><input type="range" id="k"><img alt="scale one" src="data:image/png;base64,iVBORw0KGgoAAAA=">'
+SLIDER = ('<label for="k">scale</label><input type="range" id="k">'
+          '<img alt="scale one" src="data:image/png;base64,iVBORw0KGgoAAAA=">')
 
 
 @pytest.fixture(autouse=True)

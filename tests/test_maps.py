@@ -82,7 +82,7 @@ def test_degenerate_maps_are_refused(broken):
 
 
 def test_linear_gaussian_is_the_multivariate_normal():
-    """x = A z: N(0, A A^T) (T3.1)."""
+    """x = A z: N(0, A A^T)."""
     a = torch.tensor([[2.0, 0.5], [-1.0, 1.5]], dtype=D)
     flow = fl.Flow(fl.StandardNormal(2), fl.Linear(a)).double()
     exact = torch.distributions.MultivariateNormal(torch.zeros(2, dtype=D), a @ a.T)
@@ -169,6 +169,6 @@ def test_a_rotation_of_large_parameters_is_one(size, dtype):
         f.upper.mul_(size)
     q = f.matrix().double()
     assert (q @ q.T - torch.eye(5, dtype=D)).abs().max() < max(5 * torch.finfo(dtype).eps, 1e-15 * size * 10)
-    exact = torch.linalg.matrix_exp((s := f.upper.new_zeros(5, 5).index_put(tuple(f.rows_columns), f.upper).double())
-                                    - s.T)
+    s = f.upper.new_zeros(5, 5).index_put(tuple(f.rows_columns), f.upper).double()
+    exact = torch.linalg.matrix_exp(s - s.T)
     assert (q - exact).abs().max() <= torch.finfo(dtype).eps

@@ -76,8 +76,8 @@ def test_shrink_is_smaller_and_looks_the_same():
 
 def test_frames_in_html_are_compared_one_by_one():
     old = f'["{curve()}", "{curve(shift=1)}"] scale'
-    assert match_pngs(old,
-                      f'["{curve(shift=1e-3)}", "{curve(shift=1)}"] scale')[:2] == ('["<png 1>", "<png 2>"] scale',) * 2
+    new = f'["{curve(shift=1e-3)}", "{curve(shift=1)}"] scale'
+    assert match_pngs(old, new)[:2] == ('["<png 1>", "<png 2>"] scale',) * 2
     left, right, notes = match_pngs(old, f'["{curve()}", "{curve(shift=2)}"] scale')
     assert left != right and notes[0].startswith("picture 2 of 2")
     left, right, notes = match_pngs(old, f'["{curve()}"] scale')

@@ -183,8 +183,8 @@ def test_a_bracket_without_a_root_is_told_with_its_residual():
 
 
 def test_where_no_number_can_be_looked_at_nothing_is_told():
-    assert torch.func.vmap(lambda y: solve_monotone(double, y, 0.0,
-                                                    1.0))(torch.tensor([10.0, 1.0])).tolist() == pytest.approx([1, 0.5])
+    solved = torch.func.vmap(lambda y: solve_monotone(double, y, 0.0, 1.0))(torch.tensor([10.0, 1.0]))
+    assert solved.tolist() == pytest.approx([1, 0.5])
     assert solve_monotone(double, torch.ones(3, device="meta"), 0.0, 1.0).shape == (3,)
 
 

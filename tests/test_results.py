@@ -88,8 +88,8 @@ def test_a_shipped_model_is_that_of_its_row(name):
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
 def test_off_the_edges_integers_come_back_at_no_more_than_the_price_that_the_docstring_states(monkeypatch, name):
-    flow, x = load(results.CHECKPOINTS / f"{name}-glow").eval().requires_grad_(False), data.load(f"{name}-small",
-                                                                                                 "test").x
+    flow = load(results.CHECKPOINTS / f"{name}-glow").eval().requires_grad_(False)
+    x = data.load(f"{name}-small", "test").x
     torch.manual_seed(0)
     assert torch.equal(flow.decode(flow.encode(x)), x)  # 392,000 pixels in float32, a few of them wrong without EDGE
     bits = []

@@ -75,7 +75,7 @@ def test_frames_are_deterministic_labelled_and_closed():
 
 
 def test_frames_id_does_not_depend_on_pixels():
-    one, two = (viz.frames(lambda a: curve(a * scale), [1, 2], label="a", alt="{}").data for scale in (1, 5))
+    one, two = (viz.frames(lambda a, scale=scale: curve(a * scale), [1, 2], label="a", alt="{}").data for scale in (1, 5))
     assert one != two and one[:70] == two[:70]
 
 

@@ -128,8 +128,8 @@ def page_text(page, package, url):
     for name in page["names"]:
         item = target(package[name])
         source = item.relative_package_filepath.as_posix()
-        link = f"Source: `{source}`" if url.startswith(
-            PLACEHOLDER) else f"[Source]({url}/blob/main/{source}#L{item.lineno})"
+        link = (f"Source: `{source}`" if url.startswith(PLACEHOLDER)
+                else f"[Source]({url}/blob/main/{source}#L{item.lineno})")
         parts += [f"## {name}\n", directive(item, name, "::::::", link)]
     return "\n".join(parts)
 

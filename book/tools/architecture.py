@@ -158,8 +158,7 @@ def drawing(edges: dict[str, set[str]]) -> str:
     style = ("text{font:12px system-ui,sans-serif;fill:currentColor}.floor{opacity:.7}.name{text-anchor:middle}"
              "rect{fill:var(--pst-color-background,#fff);stroke:currentColor}path{fill:none;stroke:#0072b2;opacity:.6}")
     return (f'<svg viewBox="-1 0 {WIDTH + 2} {len(rows) * ROW - 40}" role="img" aria-label="The modules of the package '
-            f'on '
-            f'{len(rows)} floors; every import goes down" style="width:100%;height:auto"><style>{style}</style>'
+            f'on {len(rows)} floors; every import goes down" style="width:100%;height:auto"><style>{style}</style>'
             + "".join(lines + parts) + "</svg>")
 
 
@@ -176,11 +175,9 @@ def page(folder: Path) -> str:
     lines = sum(len(path.read_text().splitlines()) for path in known.values())
     out = ["# How the package is built", "",
            "One idea carries everything: a model is `Flow(base, bijection)`. The drawing is made from the imports of "
-           "the source: "
-           "each line goes from a box down to one that it needs; what follows from two lines is left out. Every import "
-           "goes "
-           "down or stays on its floor, no model imports a model, and there is no cycle; a test holds the package to "
-           "it.", "",
+           "the source: each line goes from a box down to one that it needs; what follows from two lines is left out. "
+           "Every import goes down or stays on its floor, no model imports a model, and there is no cycle; a test "
+           "holds the package to it.", "",
            drawing(edges), "",
            f"{len(known)} modules, {lines:,} lines with their docstrings and examples. Read them from the ground up.",
            ""]

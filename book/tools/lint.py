@@ -24,7 +24,8 @@ FIGURES = (8, 14)
 
 CAPTION = re.compile(r"\*Figure (\d+)\.(\d+)\. [^\n]*\*")
 TAG = re.compile(r"\\tag\{(\d+)\.(\d+)\}")
-UNSTABLE = re.compile(r"\d\s?(?:[mµn]?s(?!\.d)|sec|seconds?|minutes?|min|it/s)\b|\bcuda\b|\bcpu\b|0x[0-9a-f]{6,}|/(?:home|root|tmp|Users)/", re.I)
+UNSTABLE = re.compile(r"\d\s?(?:[mµn]?s(?!\.d)|sec|seconds?|minutes?|min|it/s)\b|\bcuda\b|\bcpu\b|0x[0-9a-f]{6,}"
+                      r"|/(?:home|root|tmp|Users)/", re.I)
 PICTURE = re.compile(r"<(?:img|svg|canvas)\b", re.I)
 RANGE = re.compile(r"<input\b[^>]*type=[\"']?range", re.I)
 BASE64 = re.compile(r"iVBORw0KGgo[A-Za-z0-9+/\\\n]+=*")
@@ -56,8 +57,8 @@ class Lesson:
 
     def __init__(self, path, notebook=None):
         self.path = Path(path)
-        self.raw = self.path.read_text() if notebook is None else json.dumps(notebook, indent=1,
-                                                                             ensure_ascii=False) + "\n"
+        self.raw = (self.path.read_text() if notebook is None
+                    else json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
         self.data = json.loads(self.raw)
         self.number = int(self.path.name[:2])
         self.cells = self.data["cells"]

@@ -285,42 +285,36 @@ def known(result):
 
 INTRODUCTION = """# Results
 
-Every number on this page was measured by the command below its table (there with the first seed), in the repository's top
-folder. `make results` measures all of them again, `make results ROWS="digits-nice"` one, and `make bench` the times. A value
-is the median over the seeds, ± half the distance between the largest and the smallest; of errors it is the largest. A sign
-≤ marks an upper bound: dequantized images have no more bits/dim than that.
+Every number on this page was measured by the command below its table (there with the first seed), in the repository's
+top folder. `make results` measures all of them again, `make results ROWS="digits-nice"` one, and `make bench` the
+times. A value is the median over the seeds, ± half the distance between the largest and the smallest; of errors it is
+the largest. A sign ≤ marks an upper bound: dequantized images have no more bits/dim than that.
 """
 
 SECTIONS = {
     "Digits": "The 8×8 digits of scikit-learn with 17 levels: bits per dimension of 300 test images, preprocessing "
     "included.",
     "MNIST": "The full set, 28×28 pixels of 256 levels: bits per dimension of 10,000 test images, one draw of uniform "
-    "noise each. "
-    "Flows of a size for two CPU cores; those of the papers are larger, and were trained for longer. The first seed's "
-    "model is in `flowlib/checkpoints/`. Minutes of training are of processor time, one thread. The rows \"scale "
-    "from\" differ in "
-    "the start of NICE's scale alone; their minutes are by the clock.",
+    "noise each. Flows of a size for two CPU cores; those of the papers are larger, and were trained for longer. The "
+    "first seed's model is in `flowlib/checkpoints/`. Minutes of training are of processor time, one thread. The rows "
+    "\"scale from\" differ in the start of NICE's scale alone; their minutes are by the clock.",
     "Fashion-MNIST": "The same flows, trained in the same way on 28×28 pictures of clothes.",
-    "Eight Gaussians": "Eight Gaussians of σ = 0.5 around a circle of radius 4; steps of 256 fresh "
-    "points. Their density "
-    "is known, so the Kullback-Leibler divergence needs new points only, here 200,000; 0 is perfect.",
+    "Eight Gaussians": "Eight Gaussians of σ = 0.5 around a circle of radius 4; steps of 256 fresh points. Their "
+    "density is known, so the Kullback-Leibler divergence needs new points only, here 200,000; 0 is perfect.",
     "Reverse KL": "Flows fitted to the energies U1 to U4 of Rezende and Mohamed (2015, arXiv:1505.05770), U2 to U4 "
-    "between "
-    "walls at ±4 that make them densities: 4,000 steps of 256 draws, the energy annealed over the first half. The "
-    "constant of the target is known, so the divergence is an average over 100,000 draws; 0 is perfect.",
-    "Mean-field gap": "Gaussians of covariance 0.8^|i-j| in 8 dimensions, approximated by a diagonal Gaussian and "
-    "a linear flow: the "
-    "divergence that stays, by its formula, after L-BFGS from five starts, of which the best counts.",
+    "between walls at ±4 that make them densities: 4,000 steps of 256 draws, the energy annealed over the first half. "
+    "The constant of the target is known, so the divergence is an average over 100,000 draws; 0 is perfect.",
+    "Mean-field gap": "Gaussians of covariance 0.8^|i-j| in 8 dimensions, approximated by a diagonal Gaussian and a "
+    "linear flow: the divergence that stays, by its formula, after L-BFGS from five starts, of which the best counts.",
     "Dequantization": "The noise that a density adds to integers, uniform or learned (variational). One pixel with the "
-    "probabilities .1, .2, "
-    ".3, .4 has an entropy of 1.846439 bits, and the best Gaussian under uniform noise needs 2.104834. On the "
-    "digits two models are equal but for the noise: 2 checkerboard and 2 channel couplings, 800 steps of 128.",
+    "probabilities .1, .2, .3, .4 has an entropy of 1.846439 bits, and the best Gaussian under uniform noise needs "
+    "2.104834. On the digits two models are equal but for the noise: 2 checkerboard and 2 channel couplings, 800 steps "
+    "of 128.",
     "VAE on MNIST": "VAEs with a flow as the posterior: 16 latents, encoder and decoder of one hidden layer with 300 "
-    "units, 2,000 "
-    "steps of 128 images of the full training set (five passes), their pixels drawn anew each time. Measured is "
-    "the importance-weighted bound on -ln p(x) with 100 draws for each of 2,000 test images, the same for all. The "
-    "models of the papers are larger, have 64 latents and were trained for hundreds of passes: compare the order "
-    "and the differences, not the values.",
+    "units, 2,000 steps of 128 images of the full training set (five passes), their pixels drawn anew each time. "
+    "Measured is the importance-weighted bound on -ln p(x) with 100 draws for each of 2,000 test images, the same for "
+    "all. The models of the papers are larger, have 64 latents and were trained for hundreds of passes: compare the "
+    "order and the differences, not the values.",
     "Exact checks": "Cases whose answer is known.",
 }
 BASELINES = {"histogram": ("baseline: independent histograms", ""),
@@ -371,9 +365,10 @@ def speed(bench):
     sizes = dict.fromkeys(f"{row['parameters']:,} ({row['model']}, D = {row['dim']})" for row in bench["rows"])
     layers = " and ".join(f"{n} couplings ({model})" for model, n in bench["layers"].items())
     hidden = " and ".join(map(str, bench["hidden"]))
-    text = f"""Milliseconds of one call on a batch of {bench['batch']:,}: {layers}, networks of {hidden} units, {bench['bins']} bins,
-the same number of parameters in each library. All take turns in one process; processor time, threads: {bench['threads']};
-medians of {bench['runs']} runs of {bench['rounds']} rounds. The ratio is that of flowlib to the fastest of the others."""
+    text = f"""Milliseconds of one call on a batch of {bench['batch']:,}: {layers}, networks of
+{hidden} units, {bench['bins']} bins, the same number of parameters in each library. All take turns in one process; processor time,
+threads: {bench['threads']}; medians of {bench['runs']} runs of {bench['rounds']} rounds. The ratio is that of flowlib to
+the fastest of the others."""
     versions = ", ".join(f"{name} {version}" for name, version in bench["versions"].items())
     return ["", "## Speed", "", text, *table(head, *rows), f"Parameters: {', '.join(sizes)}.", "",
             *finite_speed(bench["finite"]), *image_speed(bench["images"]),
@@ -389,8 +384,9 @@ def finite_speed(bench):
         (name, other), = ((name, t) for name, t in row["milliseconds"].items() if name != "flowlib")
         rows.append((f"{bench['layers']} {row['model']}", row["operation"], f"**{row['ratio']:.2f}**",
                      f"{row['milliseconds']['flowlib']:.2f}", f"{other:.2f} ({name})"))
-    text = f"""Finite flows in {bench['rows'][0]['dim']} dimensions, measured in the same way: the forward direction, which samples, and a step
-of training by reverse KL. Beside a Sylvester layer stands flowlib's own planar map: the ratio is the price of a layer in planar maps."""
+    text = f"""Finite flows in {bench['rows'][0]['dim']} dimensions, measured in the same way: the forward direction,
+which samples, and a step of training by reverse KL. Beside a Sylvester layer stands flowlib's own planar map: the ratio
+is the price of a layer in planar maps."""
     return [text, *table(head, *rows)]
 
 
@@ -398,8 +394,8 @@ def image_speed(bench):
     """Glow beside normflows' Glow."""
     rows = [(row["operation"], f"**{row['ratio']:.2f}**", *(f"{t:.0f}" for t in row["milliseconds"].values()))
             for row in bench["rows"]]
-    text = f"""Glow on 32×32 images of three channels, {bench['batch']} a batch: 3 scales of 8 steps, networks of 64 channels, no learned prior,
-{bench['rows'][0]['parameters']:,} parameters in both, in milliseconds."""
+    text = f"""Glow on 32×32 images of three channels, {bench['batch']} a batch: 3 scales of 8 steps, networks of
+64 channels, no learned prior, {bench['rows'][0]['parameters']:,} parameters in both, in milliseconds."""
     return [text, *table(("call", "ratio", *bench["rows"][0]["milliseconds"]), *rows)]
 
 

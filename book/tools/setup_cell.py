@@ -32,7 +32,8 @@ REPOSITORY = COMMIT = ""  # there is no public address yet
 
 ''' + FIND + '''\
         raise ModuleNotFoundError("flowlib is not here, and has no public address yet to install it from: "
-                                  "open this notebook in a clone of its repository, or `pip install` the clone first")'''
+                                  "open this notebook in a clone of its repository, or `pip install` the clone first")\
+'''
 PUBLISHED = '''\
 # Set-up. In Colab this installs flowlib; in a clone, or where flowlib is installed, it changes nothing.
 import importlib.util, os, subprocess, sys
@@ -41,7 +42,8 @@ REPOSITORY = "{url}"
 COMMIT = "{commit}"  # {name}
 
 ''' + FIND + '''\
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPOSITORY}@{COMMIT}"], check=True)
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPOSITORY}@{COMMIT}"],
+                       check=True)
         importlib.invalidate_caches()'''
 
 ADDRESS = re.compile(r"^  url: (\S+)$", flags=re.MULTILINE)

@@ -85,7 +85,7 @@ def medians(timed: dict, rounds: int) -> dict[str, float]:
     """name -> median milliseconds of one call, the names taking turns."""
     orders = list(itertools.permutations(timed))
     times = {name: [] for name in timed}
-    for name, call in timed.items():
+    for call in timed.values():
         call()
     for k in range(rounds):
         for name in orders[(7 * k) % len(orders)]:  # 7 and 24 have no common factor: each order comes up

@@ -21,8 +21,9 @@ WRONG = {
                              ("F.softplus(t)", "math.log(1 + math.exp(t))")), {"q1_admissible"})],
     "planar_forward": [
         ("no constraint", changed("planar_forward", ("    u = admissible(u, w)\n", "")), {"q1_x", "q1_log_det"}),
-        ("no constraint in the log-det", changed("planar_forward", ("u = admissible(u, w)", "raw, u = u, admissible(u, "
-                                                                    "w)"), ("(w @ u))", "(w @ raw))")), {"q1_log_det"}),
+        ("no constraint in the log-det",
+         changed("planar_forward", ("u = admissible(u, w)", "raw, u = u, admissible(u, w)"),
+                 ("(w @ u))", "(w @ raw))")), {"q1_log_det"}),
         ("missing shift", changed("planar_forward", ("(z @ w + b)", "(z @ w)")), {"q1_x", "q1_log_det"}),
         ("wrong sign", changed("planar_forward", ("return x, torch", "return x, -torch")), {"q1_log_det"}),
         ("slope not squared", changed("planar_forward", ("(1 - h**2)", "(1 - h)")), {"q1_log_det"}),

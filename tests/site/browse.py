@@ -20,7 +20,8 @@ DESK = {"width": 1300, "height": 900}
 SPOKEN = """slider => {
   const figure = slider.closest('.cell_output, figure') || slider.parentElement;
   const said = [...figure.querySelectorAll('[alt], [aria-label], [aria-valuetext], output, title, desc')].map(
-    e => [e.getAttribute('alt'), e.getAttribute('aria-label'), e.getAttribute('aria-valuetext'), e.tagName == 'INPUT' ? '' : e.textContent]);
+    e => [e.getAttribute('alt'), e.getAttribute('aria-label'), e.getAttribute('aria-valuetext'),
+          e.tagName == 'INPUT' ? '' : e.textContent]);
   return JSON.stringify(said);
 }"""
 

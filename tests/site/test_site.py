@@ -43,9 +43,11 @@ def test_page(opened, site, path):
     assert browse.faults_of(opened, site, path) == []
 
 
-GOOD = """<!doctype html><html lang="en"><head><title>A page</title><style>@media (prefers-color-scheme: dark) { body { background: #111; color: #eee } }</style></head>
+GOOD = """<!doctype html><html lang="en"><head><title>A page</title>
+<style>@media (prefers-color-scheme: dark) { body { background: #111; color: #eee } }</style></head>
 <body><main><h1>A page</h1><figure><img alt="scale 0" src="data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA=">
-<label>scale <input type="range" id="s" max="3" value="0" oninput="FIGURE.alt = 'scale ' + this.value"></label></figure></main>
+<label>scale <input type="range" id="s" max="3" value="0"
+oninput="FIGURE.alt = 'scale ' + this.value"></label></figure></main>
 <script>const FIGURE = document.querySelector('img')</script></body></html>"""
 
 FAULTS = [

@@ -24,7 +24,7 @@ flow = fl.Pixels(fl.NICE(784, hidden=(400, 400), alternate=True), (1, 28, 28))
 if args.start == "data":
     flow.initialize(train[:2000])
 optimiser = torch.optim.Adam(flow.parameters(), lr=1e-3)
-for epoch in range(13):
+for _ in range(13):
     for batch in train[torch.randperm(len(train))].split(200):
         loss = fl.bits_per_dim(flow.log_prob(batch).mean(), 784)
         optimiser.zero_grad()
