@@ -1,13 +1,10 @@
 """Imports point one way, and every rule that says so can fire."""
-import sys
 from pathlib import Path
 
+import architecture
 import pytest
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "book" / "tools"))
-
-import architecture  # noqa: E402
 
 
 def test_the_package_keeps_its_order():

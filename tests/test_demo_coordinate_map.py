@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from test_demos_part1 import opened, said  # noqa: F401
+from demos import said
 
 from flowlib import LogisticMixtureCDF, RationalQuadraticSpline, StandardLogistic, StandardNormal, viz
 

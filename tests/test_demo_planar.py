@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from test_demos_part1 import opened, said  # noqa: F401
+from demos import said
 
 from flowlib import viz
 from flowlib.checks import jacobian

@@ -1,7 +1,7 @@
 """The layer to play with of Lesson 7: the range of determinants that it says is that of the Jacobians computed here."""
 import pytest
 import torch
-from test_demos_part1 import opened, said  # noqa: F401
+from demos import said
 
 from flowlib import viz
 from flowlib.checks import jacobian

@@ -3,21 +3,18 @@ screen. What they say is held to determinants computed here; and the form that L
 import json
 import math
 import re
-import shutil
 from pathlib import Path
 
 import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 import torch
+from demos import said
 
 from flowlib import viz, volume_by_counting
 from flowlib.checks import jacobian
 
 matplotlib.use("agg")
-import matplotlib.pyplot as plt  # noqa: E402
-
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))),
-                None)
 COLUMNS = {"a (column 1, right)": 1.2, "b (column 1, up)": 0.4, "c (column 2, right)": 0.5, "d (column 2, up)": 1.1}
 MAPS = {
     "banana": lambda z: torch.stack([z[0], z[1] * torch.exp(z[0] / 2) + z[0] ** 2 / 2]),
@@ -28,40 +25,6 @@ MAPS = {
                                                  torch.stack([torch.sin(a), torch.cos(a)])]) @ z,
     "fold, no bijection": lambda z: torch.stack([z[0], z[1] ** 3 / 3 - z[0] * z[1]]),
 }
-
-
-@pytest.fixture
-def opened(tmp_path):
-    """Opens the HTML of a figure from disk in a page 400 px wide; afterwards no error was logged and nothing is
-    wider."""
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page, faults = browser.new_page(viewport={"width": 400, "height": 900}), []
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda message: faults.append(message.text))
-
-        def show(figure):
-            html = f"<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>{figure.data}"
-            (tmp_path / "page.html").write_text(html, encoding="utf-8")
-            page.goto((tmp_path / "page.html").as_uri())
-            return page
-
-        yield show
-        assert page.evaluate("document.documentElement.scrollWidth") <= 400
-        browser.close()
-    assert not faults
-
-
-def said(page, pattern):
-    """The numbers that the figure's sentence gives; it is the text below the figure and its alternative text alike."""
-    sentence = page.locator("p").text_content()
-    assert sentence in page.locator("svg").get_attribute("aria-label")
-    found = re.search(pattern, sentence)
-    assert found, sentence
-    return [float(number.replace("−", "-")) for number in found.groups()]
 
 
 def test_matrix_and_square(opened):
@@ -128,38 +91,34 @@ def test_zoom_shows_an_error_of_second_order(opened):
     assert gaps[0] > 3.5 * gaps[1] > 3.5 ** 2 * gaps[2] > 0
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_a_finger_drags_a_tip_and_scrolls_elsewhere(tmp_path):
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+def test_a_finger_drags_a_tip_and_scrolls_elsewhere(browser, tmp_path):
     controls = {name: (-1.6, 1.6, 0.1, start) for name, start in COLUMNS.items()}
     figure = viz.demo("matrix_square", alt="A square.", controls=controls, data={"points": [[0.5, 0.5]]},
                       size=(400, 400))
     (tmp_path / "page.html").write_text(
         "<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>"
         f"{figure.data}<div style='height: 2000px'></div>", encoding="utf-8")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_context(viewport={"width": 400, "height": 800}, has_touch=True, is_mobile=True).new_page()
-        page.goto((tmp_path / "page.html").as_uri())
-        hand, box = page.context.new_cdp_session(page), page.locator("svg").bounding_box()
+    page = browser.new_context(viewport={"width": 400, "height": 800}, has_touch=True, is_mobile=True).new_page()
+    page.goto((tmp_path / "page.html").as_uri())
+    hand, box = page.context.new_cdp_session(page), page.locator("svg").bounding_box()
 
-        def swipe(start, end):  # between two points of the plane
-            for k in range(13):
-                x, y = (a + (b - a) * k / 12 for a, b in zip(start, end))
-                point = {"x": box["x"] + box["width"] * (200 + 195 * x / 3.3) / 400,
-                         "y": box["y"] + box["height"] * (200 - 195 * y / 3.3) / 400}
-                hand.send("Input.dispatchTouchEvent", {"type": "touchMove" if k else "touchStart",
-                                                       "touchPoints": [point]})
-                page.wait_for_timeout(20)
-            hand.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-            page.wait_for_timeout(200)
+    def swipe(start, end):  # between two points of the plane
+        for k in range(13):
+            x, y = (a + (b - a) * k / 12 for a, b in zip(start, end))
+            point = {"x": box["x"] + box["width"] * (200 + 195 * x / 3.3) / 400,
+                     "y": box["y"] + box["height"] * (200 - 195 * y / 3.3) / 400}
+            hand.send("Input.dispatchTouchEvent", {"type": "touchMove" if k else "touchStart",
+                                                   "touchPoints": [point]})
+            page.wait_for_timeout(20)
+        hand.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        page.wait_for_timeout(200)
 
-        swipe((1.2, 0.4), (1.0, -1.0))  # the first tip, downwards: the way that would scroll the page
-        assert [page.get_by_label(name).input_value() for name in COLUMNS] == ["1", "-1", "0.5", "1.1"]
-        assert page.evaluate("scrollY") == 0
-        swipe((2.0, -2.5), (2.0, 0.5))  # far from both tips, upwards
-        page.wait_for_function("scrollY > 50")
-        browser.close()
+    swipe((1.2, 0.4), (1.0, -1.0))  # the first tip, downwards: the way that would scroll the page
+    assert [page.get_by_label(name).input_value() for name in COLUMNS] == ["1", "-1", "0.5", "1.1"]
+    assert page.evaluate("scrollY") == 0
+    swipe((2.0, -2.5), (2.0, 0.5))  # far from both tips, upwards
+    page.wait_for_function("scrollY > 50")
+    page.context.close()
 
 
 def test_the_form_of_a_live_notebook(monkeypatch):

@@ -7,15 +7,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from answers import SOURCES, Answers, text
 from nbclient import NotebookClient
 
+from flowlib.exercises.student import SourceError, student_version, write_student_versions
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "exercises"))
-
-from answers import SOURCES, Answers, text  # noqa: E402
-
-from flowlib.exercises.student import SourceError, student_version, write_student_versions  # noqa: E402
-
 EXAMPLE = ROOT / "tests" / "exercises" / "every_cell.ipynb"
 
 

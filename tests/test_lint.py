@@ -1,17 +1,13 @@
 """The lessons keep to their conventions, and every rule of the lint can fire."""
 import copy
 import json
-import sys
 from pathlib import Path
 
+import lint
 import pytest
+import setup_cell
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "book" / "tools"))
-
-import lint  # noqa: E402
-import setup_cell  # noqa: E402
-
 LESSONS = sorted(ROOT.glob("lessons/*.ipynb"))
 SLIDER = ('<label for="k">scale</label><input type="range" id="k">'
           '<img alt="scale one" src="data:image/png;base64,iVBORw0KGgoAAAA=">')

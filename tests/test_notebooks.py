@@ -12,11 +12,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from notebook_images import difference, match_numbers, match_pngs, shrink
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "book" / "tools"))
-
-from notebook_images import difference, match_numbers, match_pngs, shrink  # noqa: E402
 
 
 def curve(shift=0.0, width=1.5, colour="C0", title="density", right=4.0):

@@ -1,17 +1,13 @@
 """The reference pages hold every public name, and what docstrings and pages cite is in the list of references."""
 import json
 import re
-import sys
 from pathlib import Path
 
+import api_pages
 import griffe
 import pytest
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "book" / "tools"))
-
-import api_pages  # noqa: E402
-
 PAGES = json.loads((ROOT / "book" / "reference" / "pages.json").read_text())
 CITED = re.compile(r"(?:\barXiv:|arxiv\.org/abs/|\bdoi:|doi\.org/)(10\.[^\s,;)\]>\"'}]+|\d{4}\.\d{4,5})", re.I)
 

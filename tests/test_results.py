@@ -2,22 +2,18 @@
 all."""
 import json
 import math
-import sys
 from pathlib import Path
 
 import pytest
+import results
 import torch
+from results import read
+
+from flowlib import bits_per_dim, data, load
+from flowlib.evaluate import bits
+from flowlib.images import dequantize
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "book" / "tools"))
-
-import results  # noqa: E402
-from results import read  # noqa: E402
-
-from flowlib import bits_per_dim, data, load  # noqa: E402
-from flowlib.evaluate import bits  # noqa: E402
-from flowlib.images import dequantize  # noqa: E402
-
 FILES = sorted(results.RESULTS.glob("*.json"))
 SCHEMA = {"section": str, "name": str, "note": str, "unit": str, "bound": bool, "value": float, "spread": float,
           "tolerance": float, "values": list, "beside": dict, "seeds": list, "device": str,

@@ -3,19 +3,17 @@ there."""
 import json
 import shutil
 import subprocess
-import sys
 import sysconfig
 import venv
 from pathlib import Path
 from types import SimpleNamespace
 
+import address
 import pytest
+import setup_cell
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "book" / "tools"), str(ROOT / "book" / "_ext")]
 
-import address  # noqa: E402
-import setup_cell  # noqa: E402
 
 PUBLIC, NONE = "https://github.com/a/flows", setup_cell.PLACEHOLDER + "flows/flows"
 USE = ("import flowlib, torch\nprint(flowlib.__file__)\nprint(flowlib.Flow(flowlib.Uniform(0., 1.), "

@@ -366,9 +366,9 @@ def speed(bench):
     layers = " and ".join(f"{n} couplings ({model})" for model, n in bench["layers"].items())
     hidden = " and ".join(map(str, bench["hidden"]))
     text = f"""Milliseconds of one call on a batch of {bench['batch']:,}: {layers}, networks of
-{hidden} units, {bench['bins']} bins, the same number of parameters in each library. All take turns in one process; processor time,
-threads: {bench['threads']}; medians of {bench['runs']} runs of {bench['rounds']} rounds. The ratio is that of flowlib to
-the fastest of the others."""
+{hidden} units, {bench['bins']} bins, the same number of parameters in each library. All take turns in one process;
+processor time, threads: {bench['threads']}; medians of {bench['runs']} runs of {bench['rounds']} rounds. The ratio is
+that of flowlib to the fastest of the others."""
     versions = ", ".join(f"{name} {version}" for name, version in bench["versions"].items())
     return ["", "## Speed", "", text, *table(head, *rows), f"Parameters: {', '.join(sizes)}.", "",
             *finite_speed(bench["finite"]), *image_speed(bench["images"]),

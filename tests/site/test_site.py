@@ -1,14 +1,11 @@
 """Every page of the built site in a real browser; and a page with faults, to show that each kind is found."""
-import sys
 from pathlib import Path
 
+import browse
 import pytest
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "_build" / "html"
-sys.path.insert(0, str(Path(__file__).parent))
-
-import browse  # noqa: E402
 
 if not browse.chromium():
     pytest.skip("no Chromium on this machine: the pages were not opened in a browser", allow_module_level=True)
