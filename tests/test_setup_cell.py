@@ -39,13 +39,24 @@ def remote(tmp_path_factory):
     return f"file://{bare}", git(work, "rev-parse", "HEAD").strip()
 
 
-@pytest.fixture
-def python(tmp_path):
-    """An interpreter with torch and pip but without flowlib; what it installs stays in tmp_path."""
-    venv.create(tmp_path / "env", with_pip=False)
-    packages = next((tmp_path / "env").rglob("site-packages"))
-    (packages / "here.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return tmp_path / "env" / "bin" / "python"
+def interpreter(folder):
+    """One with torch and pip but without flowlib; what it installs stays in its folder."""
+    venv.create(folder, with_pip=False)
+    (next(folder.rglob("site-packages")) / "here.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder / "bin" / "python"
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """An interpreter in which nothing is ever installed."""
+    return interpreter(tmp_path_factory.mktemp("env"))
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory, remote):
+    """An interpreter in which the cell installed flowlib, and where that lies."""
+    python = interpreter(tmp_path_factory.mktemp("installed"))
+    return python, run(python, tmp_path_factory.mktemp("empty"), *remote)
 
 
 def run(python, folder, url, commit=""):
@@ -68,15 +79,15 @@ def test_in_a_clone(python, url):
         assert run(python, folder, url).parent == ROOT / "flowlib"
 
 
-def test_neither(python, tmp_path, remote):
-    package = run(python, tmp_path / "empty", *remote).parent
-    assert tmp_path / "env" in package.parents
+def test_neither(installed):
+    python, package = installed[0], installed[1].parent
+    assert python.parents[1] in package.parents
     files = git(ROOT, "ls-files", "flowlib").splitlines()
     assert [file for file in files if not (package.parent / file).is_file()] == []  # data, demos and checkpoints too
 
 
-def test_installed(python, tmp_path, remote):
-    first = run(python, tmp_path / "empty", *remote)
+def test_installed(installed, tmp_path):
+    python, first = installed
     for url in ("file:///nowhere", NONE):
         assert run(python, tmp_path / "empty", url) == first  # nothing is fetched a second time
 
