@@ -20,6 +20,8 @@ from .core import InversionError
 __all__ = ["log_mixture_cdf", "log_ndtr", "log_ndtri", "log_softplus", "solve_monotone", "sqrt_softplus"]
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+HALF = (torch.float16, torch.bfloat16)
+LARGEST = {dtype: torch.finfo(dtype).max ** 0.75 for dtype in (*HALF, torch.float32, torch.float64)}
 
 
 # --- range and precision ----------------------------------------------------------------------------------------------
@@ -28,20 +30,28 @@ HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 def tame(value: Tensor) -> Tensor:
     """`value` within the range where sums of products with it stay finite: up to the largest number to the power 3/4, 1e28
     in float32. Beyond, it saturates: an overflow would become infinity minus infinity, and a density NaN instead of zero."""
-    largest = torch.finfo(value.dtype).max ** 0.75
+    largest = LARGEST[value.dtype]
     return value.clamp(-largest, largest)
 
 
+def _autocast(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # not on the meta device
+
+
+def reduced(value: Tensor) -> bool:
+    """Whether torch would compute with `value` in 16 bits. Where not, layers take a way without conversions."""
+    return value.dtype in HALF or _autocast(value.device.type)
+
+
 def full_precision(value: Tensor):
-    """A context outside of autocast; free of charge where there is none, as on the meta device."""
+    """A context outside of autocast; free of charge where there is none."""
     device = value.device.type
-    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return torch.autocast(device, enabled=False) if on else nullcontext()
+    return torch.autocast(device, enabled=False) if _autocast(device) else nullcontext()
 
 
 def wide(value: Tensor) -> Tensor:
     """`value` in float32 at least: torch has no linear algebra for 16 bits. Round the result with `.to(dtype)`."""
-    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+    return value.float() if value.dtype in HALF else value
 
 
 # --- roots ------------------------------------------------------------------------------------------------------------

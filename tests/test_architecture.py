@@ -11,7 +11,7 @@ def test_the_package_keeps_its_order():
     edges = architecture.graph(ROOT / "flowlib")
     assert architecture.faults(edges) == []
     # what a reader of that file sees
-    assert "core" in edges["coupling.vector"] and "nets.mlp" in edges["coupling.vector"]
+    assert "coupling.halves" in edges["coupling.vector"] and "nets.mlp" in edges["coupling.vector"]
 
 
 @pytest.mark.parametrize("edges, said", [

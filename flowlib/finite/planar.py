@@ -5,6 +5,7 @@ import math
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..numerics import solve_monotone, sqrt_softplus
@@ -52,14 +53,14 @@ class Planar(Conditioned):
 
     def _terms(self, params: Tensor) -> Terms:
         u, w, b = params.split_with_sizes((self.dim, self.dim, 1), -1)
-        size = largest(w)  # the square of w may under- or overflow
-        # w = 0 makes the map a translation by u tanh(b): nothing to correct, and nothing to divide by (twice, in gradients)
-        none = size <= torch.finfo(w.dtype).tiny ** 0.5
-        direction = w / size.masked_fill(none, torch.inf)
-        t = dot(u, w).masked_fill(none.squeeze(-1), math.log(math.e - 1))
+        # the square of w may under- or overflow. w = 0 makes the map a translation by u tanh(b): nothing to correct, and
+        # nothing to divide by (twice, in gradients)
+        direction = w / F.threshold(largest(w), torch.finfo(w.dtype).tiny ** 0.5, torch.inf)
+        square = dot(w, direction)  # over the largest entry
+        t = dot(u, w).masked_fill(square == 0, math.log(math.e - 1))
         root = sqrt_softplus(t)
-        along = (root * root - t - 1) / dot(direction, direction).clamp(min=0.5)  # at least 1, or it is zero
-        return Terms(torch.addcmul(u, along[..., None] / size, direction), w, b.squeeze(-1), root)
+        along = (root * root - t - 1) / F.threshold(square, 0.0, torch.inf)
+        return Terms(torch.addcmul(u, along[..., None], direction), w, b.squeeze(-1), root)
 
     @staticmethod
     def _log_det(a, h, root):
