@@ -157,15 +157,15 @@ def drawing(edges: dict[str, set[str]]) -> str:
     style = ("text{font:12px system-ui,sans-serif;fill:currentColor}.floor{opacity:.7}.name{text-anchor:middle}"
              "rect{fill:none;stroke:currentColor}path{fill:none;stroke:#0072b2;opacity:.6}")
     return (f'<svg viewBox="-1 0 {WIDTH + 2} {len(rows) * ROW - 40}" class="architecture" role="img" aria-label="The '
-            f'modules of the package on {len(rows)} floors; every import goes down" style="width:100%;height:auto"><style>{style}</style>'
+            f'modules of the package on {len(rows)} floors; every import goes down" style="width:100%;height:auto">'
+            f'<style>{style}</style>'
             + "".join(lines + parts) + "</svg>")
 
 
 def first_line(path: Path) -> str:
     """What a module is for: the first sentence of its docstring."""
     text = ast.get_docstring(ast.parse(path.read_text())) or ""
-    text = text.split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
-    return text
+    return text.split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
 
 
 def page(folder: Path) -> str:
