@@ -157,17 +157,22 @@ def log_softplus(t: Tensor) -> Tensor:
     return torch.where(t < -16, left - 0.5 * left.exp(), F.softplus(t.clamp(min=-16.0)).log())
 
 
-def sqrt_softplus(t: Tensor) -> Tensor:
-    r"""$\sqrt{\ln(1 + e^t)}$, which is $e^{t/2}$ far to the left, where softplus itself underflows; positive for every t.
+def softplus(t: Tensor) -> Tensor:
+    """$\\ln(1 + e^t)$ without torch's cut at t = 20, which costs digits in float64."""
+    return F.softplus(t, threshold=40.0)
+
+
+def sqrt_softplus(t: Tensor, value: Tensor | None = None) -> Tensor:
+    r"""$\sqrt{\ln(1 + e^t)}$, which is $e^{t/2}$ far to the left, where softplus itself underflows; positive for every t. `value` is
+    softplus(t), where it is known.
 
     Example:
         >>> sqrt_softplus(torch.tensor([-120.0, 0.0, 4.0])).log()
         tensor([-60.0000,  -0.1833,   0.6954])
     """
-    # Left of -40 as the value at -40 times e^((t + 40)/2). Right of 40 softplus is t, also in float64 (torch's default of 20
-    # costs digits there).
+    # Left of -40 as the value at -40 times e^((t + 40)/2).
     rest = torch.add(20.0, t, alpha=0.5).clamp(math.log(torch.finfo(t.dtype).tiny) + 21, 0.0).exp()
-    return F.softplus(t.clamp(min=-40.0), threshold=40.0).sqrt() * rest
+    return (softplus(t) if value is None else value).clamp(min=math.exp(-40)).sqrt() * rest
 
 
 def _with_derivatives(z: Tensor, value: Tensor, first: Tensor, second: Tensor, third: Tensor) -> Tensor:
