@@ -1,5 +1,5 @@
-"""The laws: what every bijection of the package obeys, each a plain function of a `Case` that raises AssertionError where it
-is broken.
+"""The laws: what every bijection of the package obeys, each a plain function of a `Case` that raises AssertionError
+where it is broken.
 
 `test_laws.py` runs them over the registry; `test_laws_can_fail.py` shows, with broken maps, that each can fail.
 """
@@ -12,18 +12,20 @@ import tempfile
 from dataclasses import dataclass
 
 import torch
+from registry import parameters
 from torch import Tensor
 
 import flowlib as fl
-from registry import parameters
 
-# What rounding may cost: a little for the arithmetic inside a map, and EPS of it for each unit by which the map stretches.
+# What rounding may cost: a little for the arithmetic inside a map, and EPS of it for each unit by which the map
+# stretches.
 BASE = {torch.float64: 1e-9, torch.float32: 1e-4}
 EPS = {torch.float64: 1e-12, torch.float32: 3e-5}
 
 
 def jacobian(f, z, ndim):
-    """(n, D', D) by one backward pass: the batch once for each output, each copy giving the gradient of its own output."""
+    """(n, D', D) by one backward pass: the batch once for each output, each copy giving the gradient of its own
+    output."""
     flat = z.reshape(len(z), -1)
     with torch.no_grad():
         outputs = f(z)[0].numel() // len(z)
@@ -36,7 +38,8 @@ def jacobian(f, z, ndim):
 
 @dataclass
 class Case:
-    """A bijection at some latents z (n, ...), with a context (n, C) or None. What several laws need is computed once."""
+    """A bijection at some latents z (n, ...), with a context (n, C) or None. What several laws need is computed
+    once."""
 
     f: fl.Bijection
     z: Tensor
@@ -59,8 +62,8 @@ class Case:
 
     @functools.cached_property
     def stretch(self):
-        """How far f stretches at each row of z, and f^-1 at each row of x, but at least 1: rounding the one side moves the
-        other by that. Row by row: one steep place must not excuse the others."""
+        """How far f stretches at each row of z, and f^-1 at each row of x, but at least 1: rounding the one side moves
+        the other by that. Row by row: one steep place must not excuse the others."""
         return tuple(torch.linalg.matrix_norm(j, 2).clamp(min=1.0) for j in self.jacobians)
 
     @property
@@ -76,7 +79,8 @@ def close(a, b, what, stretch: Tensor | float = 1.0, base=None):
     base = BASE[b.dtype] if base is None else base
     rows = (lambda t: t.abs().flatten(1).amax(1)) if a.ndim > 1 else torch.abs
     gap, allowed = rows(a - b), (base + EPS[b.dtype] * stretch) * rows(b).clamp(min=1.0)
-    assert (gap <= allowed).all(), f"{what}: off by {gap.max():.3g} (allowed there: {allowed.expand_as(gap)[gap.argmax()]:.3g})"
+    there = allowed.expand_as(gap)[gap.argmax()]
+    assert (gap <= allowed).all(), f"{what}: off by {gap.max():.3g} (allowed there: {there:.3g})"
 
 
 def round_trip(case):
@@ -110,7 +114,7 @@ def rows_are_independent(case):
 
 
 def any_leading_shape(case):
-    f, z, context, (x, log_det) = case.f, case.z, case.context, case.forward
+    f, z, context, x = case.f, case.z, case.context, case.forward[0]
     n = len(z)
     folded_context = None if context is None else context.reshape(2, 1, n // 2, *context.shape[1:])
     for method, value, expected in ((f.forward, z, x), (f.inverse, x, case.inverse[0])):
@@ -127,7 +131,8 @@ def any_leading_shape(case):
 def parameters_get_gradients(case):
     x, log_det = case.f(case.z, case.context)
     named = [(name, p) for name, p in case.f.named_parameters() if p.numel()]
-    grads = torch.autograd.grad((x * torch.randn_like(x)).sum() + log_det.sum(), [p for _, p in named], allow_unused=True)
+    grads = torch.autograd.grad((x * torch.randn_like(x)).sum() + log_det.sum(), [p for _, p in named],
+                                allow_unused=True)
     for (name, _), grad in zip(named, grads, strict=True):
         assert grad is not None and grad.isfinite().all(), f"{name} has no finite gradient"
         assert grad.abs().max() > 0, f"{name} has gradient zero"
@@ -144,7 +149,8 @@ def eval_equals_train(case):
 def same_both_ways(a, b, case, what):
     """Two objects that should be the same map give the same, to the last bit."""
     for method, value in (("forward", case.z), ("inverse", case.forward[0])):
-        for one, other in zip(getattr(a, method)(value, case.context), getattr(b, method)(value, case.context), strict=True):
+        for one, other in zip(getattr(a, method)(value, case.context), getattr(b, method)(value, case.context),
+                              strict=True):
             assert torch.equal(one, other), f"{method} differs {what}"
 
 
@@ -203,7 +209,8 @@ def vmap_equals_the_batch(case):
 
 
 def runs_on_meta(case):
-    """Every tensor that a layer makes is made where its parameters are: on the device without storage, nothing else works."""
+    """Every tensor that a layer makes is made where its parameters are: on the device without storage, nothing else
+    works."""
     f, z = copy.deepcopy(case.f).to("meta"), case.z.to("meta")
     context = None if case.context is None else case.context.to("meta")
     x, log_det = f(z, context)
@@ -253,7 +260,8 @@ def finite_inputs_have_a_density(flow, context=None):
     sizes = torch.tensor([1e3, 1e10, 1e20, torch.finfo(torch.float32).max], dtype=torch.float64)
     shape = flow.event_shape
     signs = torch.tensor([1.0, -1.0]).repeat(torch.Size(shape).numel())[: torch.Size(shape).numel()].reshape(shape)
-    for pattern in (torch.ones(shape), -torch.ones(shape), signs, torch.zeros(shape).index_fill(-1, torch.tensor(0), 1.0)):
+    for pattern in (torch.ones(shape), -torch.ones(shape), signs,
+                    torch.zeros(shape).index_fill(-1, torch.tensor(0), 1.0)):
         has_a_density(flow, (sizes.reshape(-1, *[1] * len(shape)) * pattern).to(dtype_of(flow)), context)
 
 
@@ -293,13 +301,15 @@ def dtype_is_kept(case):
 
 
 def log_dets_survive_autocast(case):
-    """Values and log-dets stay float32. (The networks run in bfloat16, so an input that moves by one float32 rounding may
-    move their output by a bfloat16 one: a round trip through several layers is not exact there.)"""
+    """Values and log-dets stay float32. (The networks run in bfloat16, so an input that moves by one float32 rounding
+    may move their output by a bfloat16 one: a round trip through several layers is not exact there.)"""
     with torch.autocast("cpu", dtype=torch.bfloat16):
         x, log_det = case.f(case.z, case.context)
         back, inverse_log_det = case.f.inverse(x, case.context)
-    assert {t.dtype for t in (x, log_det, back, inverse_log_det)} == {torch.float32}, "autocast reached a value or log-det"
-    close(log_det, case.forward[1], "log-det under autocast", base=0.1 * case.forward[1].abs().max().clamp(min=1.0).item())
+    dtypes = {t.dtype for t in (x, log_det, back, inverse_log_det)}
+    assert dtypes == {torch.float32}, "autocast reached a value or log-det"
+    close(log_det, case.forward[1], "log-det under autocast",
+          base=0.1 * case.forward[1].abs().max().clamp(min=1.0).item())
 
 
 def bad_input_is_refused(case):

@@ -1,5 +1,5 @@
-"""One registry of every bijection and model. The laws (laws.py) run over all of it; what a law cannot ask of an entry is
-recorded here with its reason."""
+"""One registry of every bijection and model. The laws (laws.py) run over all of it; what a law cannot ask of an entry
+is recorded here with its reason."""
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -115,7 +115,8 @@ ENTRIES = [
     Entry("Logit", lambda d, c: fl.Logit(), latents="uniform", exempt=BOUNDED),
     Entry("Logit alpha", lambda d, c: fl.Logit(alpha=0.05), latents="uniform", exempt=BOUNDED | {
         "integral": "x of the uniform base stop at logit(0.05): a density with a jump, see test_maps"}),
-    Entry("InverseCDF normal", lambda d, c: fl.InverseCDF(torch.distributions.Normal(torch.full((d,), 0.5), torch.ones(d) * 2)),
+    Entry("InverseCDF normal",
+          lambda d, c: fl.InverseCDF(torch.distributions.Normal(torch.full((d,), 0.5), torch.ones(d) * 2)),
           latents="uniform", exempt=BOUNDED),
     Entry("InverseCDF exponential", lambda d, c: fl.InverseCDF(torch.distributions.Exponential(torch.full((d,), 1.5))),
           latents="uniform", exempt=BOUNDED | {"integral": "a density with a jump at 0, see test_maps"}),
@@ -123,25 +124,29 @@ ENTRIES = [
     Entry("Permutation", lambda d, c: fl.Permutation(d), volume_preserving=True),
     Entry("Rotation", lambda d, c: fl.Rotation(d), volume_preserving=True),
     Entry("Elementwise affine", lambda d, c: fl.Elementwise(d, fl.Affine(), context_dim=c), context=True),
-    Entry("Elementwise spline", lambda d, c: fl.Elementwise(d, fl.RationalQuadraticSpline(box=3.0), context_dim=c), context=True,
-          grid=1201),
+    Entry("Elementwise spline", lambda d, c: fl.Elementwise(d, fl.RationalQuadraticSpline(box=3.0), context_dim=c),
+          context=True, grid=1201),
     Entry("Planar", lambda d, c: fl.Planar(d, context_dim=c), context=True),
     Entry("Radial", lambda d, c: fl.Radial(d, context_dim=c), context=True),
     Entry("Sylvester orthogonal", lambda d, c: fl.Sylvester(d, min(d, 3), "orthogonal", context_dim=c), context=True),
     Entry("Sylvester householder", lambda d, c: fl.Sylvester(d, min(d, 2), "householder", context_dim=c), context=True),
-    Entry("Sylvester triangular", lambda d, c: fl.Sylvester(d, d, "triangular", context_dim=c, flip=True), context=True),
-    Entry("Householder", lambda d, c: fl.Householder(d, 3, context_dim=c), dims=MANY, context=True, volume_preserving=True),
+    Entry("Sylvester triangular", lambda d, c: fl.Sylvester(d, d, "triangular", context_dim=c, flip=True),
+          context=True),
+    Entry("Householder", lambda d, c: fl.Householder(d, 3, context_dim=c), dims=MANY, context=True,
+          volume_preserving=True),
     Entry("LinearIAF", lambda d, c: fl.LinearIAF(d, context_dim=c), context=True, volume_preserving=True),
-    Entry("ConvexLinearIAF", lambda d, c: fl.ConvexLinearIAF(d, 3, context_dim=c), dims=MANY, context=True, volume_preserving=True),
+    Entry("ConvexLinearIAF", lambda d, c: fl.ConvexLinearIAF(d, 3, context_dim=c), dims=MANY, context=True,
+          volume_preserving=True),
     Entry("Coupling additive", coupling(fl.Additive()), context=True, volume_preserving=True),
     Entry("Coupling affine", coupling(fl.Affine()), context=True),
     Entry("Coupling affine swapped", coupling(fl.Affine(), swap=True), context=True),
     Entry("Coupling spline", coupling(fl.RationalQuadraticSpline(bins=5, box=4.0)), context=True),
     Entry("Coupling masked", lambda d, c: fl.Coupling(d, fl.Affine(), hidden=(16,), context_dim=c, swap=True,
-          mask=torch.arange(d) % 2 == 0), dims=MANY, context=True),
+                                                      mask=torch.arange(d) % 2 == 0), dims=MANY, context=True),
     Entry("DiagonalScale", lambda d, c: fl.DiagonalScale(d)),
     Entry("Compose", chain(lambda d, c: fl.Linear(torch.eye(d) * 1.1), lambda d, c: fl.Planar(d, context_dim=c),
-                           lambda d, c: fl.Coupling(d, fl.Affine(), hidden=(8,), context_dim=c)), context=True, layers=3),
+                           lambda d, c: fl.Coupling(d, fl.Affine(), hidden=(8,), context_dim=c)), context=True,
+          layers=3),
     Entry("Inverse", lambda d, c: fl.Inverse(fl.Planar(d, context_dim=c)), context=True),
     Entry("NICE", model(fl.NICE), context=True, layers=4),
     Entry("RealNVP", model(fl.RealNVP, layers=4), context=True, layers=4),
@@ -150,7 +155,7 @@ ENTRIES = [
     Entry("Coupling mixture", coupling(fl.LogisticMixtureCDF(4)), context=True),
     Entry("Reversible", lambda d, c: fl.Reversible(*(
         fl.Coupling(d, fl.Affine(), hidden=(8,), swap=k % 2 == 1, context_dim=c) for k in range(4))),
-        context=True, layers=4, exempt=RECOMPUTES),
+          context=True, layers=4, exempt=RECOMPUTES),
     Entry("ActNorm", lambda d, c: fl.ActNorm(d)),
     Entry("ActNorm image", on_images(lambda s, c: fl.ActNorm(s)), exempt=IMAGE, scale=1.0),
     Entry("BatchNorm", lambda d, c: used_batch_norm(d), exempt=EVAL),
@@ -158,30 +163,39 @@ ENTRIES = [
     Entry("Squeeze", on_images(lambda s, c: fl.Compose(fl.Squeeze(s), fl.Inverse(fl.Squeeze(s)))), dims=(1, 2, 3),
           volume_preserving=True, exempt=IMAGE, scale=1.0),
     Entry("InvertibleConv1x1", on_images(lambda s, c: mixing(s)), dims=(2, 3, 8), exempt=IMAGE),
-    Entry("ImageCoupling channel", on_images(lambda s, c: fl.ImageCoupling(s, fl.Affine(), hidden=8, context_dim=c)), dims=(2, 3),
+    Entry("ImageCoupling channel", on_images(lambda s, c: fl.ImageCoupling(s, fl.Affine(), hidden=8, context_dim=c)),
+          dims=(2, 3),
           context=True, exempt=IMAGE, scale=1.0),
-    Entry("ImageCoupling swapped", on_images(lambda s, c: fl.ImageCoupling(s, fl.Affine(), hidden=8, swap=True, context_dim=c,
-          net="residual")), dims=(2, 3), context=True, exempt=IMAGE, scale=1.0),
+    Entry("ImageCoupling swapped",
+          on_images(lambda s, c: fl.ImageCoupling(s, fl.Affine(), hidden=8, swap=True, context_dim=c,
+                                                  net="residual")), dims=(2, 3), context=True, exempt=IMAGE, scale=1.0),
     Entry("ImageCoupling masked", on_images(lambda s, c: fl.ImageCoupling(s, fl.Affine(), hidden=8, context_dim=c,
-          mask=torch.arange(4) < 2)), dims=(1, 2), context=True, exempt=IMAGE, scale=1.0),
+                                                                          mask=torch.arange(4) < 2)), dims=(1, 2),
+          context=True, exempt=IMAGE, scale=1.0),
     Entry("ImageCoupling checkerboard", on_images(lambda s, c: fl.ImageCoupling(
-          s, fl.RationalQuadraticSpline(4, 3.0), hidden=8, mask="checkerboard", context_dim=c)), dims=(1, 2, 3), context=True,
+        s, fl.RationalQuadraticSpline(4, 3.0), hidden=8, mask="checkerboard", context_dim=c)),
+          dims=(1, 2, 3), context=True,
           exempt=IMAGE, scale=1.0),
     Entry("ImageCoupling attention", on_images(lambda s, c: fl.ImageCoupling(
-          s, fl.LogisticMixtureCDF(3), hidden=8, mask="checkerboard", context_dim=c, net="attention")), dims=(1, 3), context=True,
+        s, fl.LogisticMixtureCDF(3), hidden=8, mask="checkerboard", context_dim=c, net="attention")), dims=(1, 3),
+          context=True,
           exempt=IMAGE, scale=1.0),
-    Entry("Glow", on_images(body(fl.Glow, scales=2, steps=2)), dims=(1, 3), context=True, layers=12, exempt=IMAGE, scale=1.0),
-    Entry("Glow that saves memory", on_images(body(fl.Glow, scales=2, steps=2, save_memory=True)), dims=(1, 3), context=True,
+    Entry("Glow", on_images(body(fl.Glow, scales=2, steps=2)), dims=(1, 3), context=True, layers=12, exempt=IMAGE,
+          scale=1.0),
+    Entry("Glow that saves memory", on_images(body(fl.Glow, scales=2, steps=2, save_memory=True)), dims=(1, 3),
+          context=True,
           layers=12, exempt=IMAGE | RECOMPUTES, scale=1.0),
     Entry("RealNVPImage", on_images(body(fl.RealNVPImage, scales=1, steps=2)), dims=(1, 3), context=True, layers=8,
           exempt=IMAGE, scale=1.0),
-    Entry("FlowPlusPlus", on_images(body(fl.FlowPlusPlus, parts=2, scales=1, steps=1, components=3)), dims=(1, 3), context=True,
+    Entry("FlowPlusPlus", on_images(body(fl.FlowPlusPlus, parts=2, scales=1, steps=1, components=3)), dims=(1, 3),
+          context=True,
           layers=3, exempt=IMAGE, scale=1.0),
 ]
 
 
 def cases(law: str | None, dims=DIMS):
-    """All (entry, dim, context width) of the registry that a law applies to, as pytest parameters; all there are for None."""
+    """All (entry, dim, context width) of the registry that a law applies to, as pytest parameters; all there are for
+    None."""
     import pytest
 
     found = []
@@ -191,7 +205,8 @@ def cases(law: str | None, dims=DIMS):
         for dim in dims:
             for width in (None, 3) if entry.context else (None,):
                 if dim in entry.dims and (dim > 1 or width or not needs_context_in_one_dimension(entry)):
-                    found.append(pytest.param(entry, dim, width, id=f"{entry.name}-{dim}" + ("-context" if width else "")))
+                    found.append(pytest.param(entry, dim, width, id=f"{entry.name}-{dim}"
+                                              + ("-context" if width else "")))
     return found
 
 

@@ -83,7 +83,7 @@ def test_distributions_of_integers():
 def test_what_would_not_be_trained_is_refused(make):
     for change in (nn.Identity(), torch.exp):  # a leaf, and what was computed from one
         with pytest.raises(ValueError, match="detach"):
-            make(lambda *shape: change(nn.Parameter(torch.ones(shape))))
+            make(lambda *shape, change=change: change(nn.Parameter(torch.ones(shape))))
     copy.deepcopy(make(torch.ones))
 
 
@@ -153,9 +153,9 @@ def test_a_flow_hands_its_context_to_its_base(tmp_path):
         x.sum().backward()
         assert base.linear.weight.grad.abs().sum() > 0
         for wrong in (None, context[:, :2], context.float()):
-            for call in (lambda: flow.log_prob(x, wrong), lambda: flow.sample(2, wrong)):
+            for method, first in ((flow.log_prob, x), (flow.sample, 2)):
                 with pytest.raises(ValueError, match="context"):
-                    call()
+                    method(first, wrong)
         fl.save(flow, tmp_path)
         assert torch.equal(fl.load(tmp_path).log_prob(x, context), flow.log_prob(x, context))
     with pytest.raises(ValueError, match="3.*4|4.*3"):

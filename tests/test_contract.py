@@ -1,16 +1,16 @@
-"""What every layer promises to whoever calls it: arguments are checked, layers tell what they are, networks and masks may be any,
-and what is large gives a number or -inf."""
+"""What every layer promises to whoever calls it: arguments are checked, layers tell what they are, networks and masks
+may be any, and what is large gives a number or -inf."""
 import copy
 import json
 
+import laws
 import numpy as np
 import pytest
 import torch
+from registry import ENTRIES, randomise
 from torch import nn
 
 import flowlib as fl
-import laws
-from registry import ENTRIES, randomise
 
 D = torch.float64
 BY_ENTRY = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
@@ -21,7 +21,8 @@ BY_ENTRY = pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.nam
 
 @pytest.mark.parametrize("call", [
     lambda flow: flow.log_prob(np.zeros((3, 2), np.float32)), lambda flow: flow.log_prob([[0.0, 1.0]]),
-    lambda flow: flow.encode([[0.0, 1.0]]), lambda flow: flow.bijection([[0.0, 1.0]]), lambda flow: fl.NICE(2).initialize([[0.0, 1.0]]),
+    lambda flow: flow.encode([[0.0, 1.0]]),
+    lambda flow: flow.bijection([[0.0, 1.0]]), lambda flow: fl.NICE(2).initialize([[0.0, 1.0]]),
 ])
 def test_what_is_no_tensor_is_told_how_to_become_one(call):
     with pytest.raises(ValueError, match=r"torch.as_tensor\(..., dtype=torch.float32\)"):
@@ -42,7 +43,8 @@ def test_integers_are_never_asked_to_stay_integers(entry):
     f = entry.bijection(entry.dims[-1])
     for method in (f.forward, f.inverse):
         with pytest.raises(ValueError, match=r"floating-point.*\.to\(torch.float") as error:
-            method(torch.ones(3, *(f.latent_shape if method == f.forward else f.event_shape) or (2,), dtype=torch.int64))
+            method(torch.ones(3, *(f.latent_shape if method == f.forward else f.event_shape) or (2,),
+                              dtype=torch.int64))
         assert "to(torch.int" not in str(error.value)
 
 
@@ -63,7 +65,8 @@ def test_a_layer_of_ones_own_is_checked_without_a_line_of_its_own():
     f, z, context = Shift(), torch.zeros(4, 2), torch.zeros(4, 3)
     assert f.context_shape == (3,) and f.dtype == torch.float32 and copy.deepcopy(f).double().dtype == D
     assert f.inverse(x=z, context=context)[0].equal(f.inverse(z, context)[0])
-    for value, given, words in ((torch.zeros(4, 3), context, r"\(..., 2\), got \(4, 3\)"), (z.double(), context, "float64"),
+    for value, given, words in ((torch.zeros(4, 3), context, r"\(..., 2\), got \(4, 3\)"),
+                                (z.double(), context, "float64"),
                                 (z, None, "needs a context"), (z, context[:, :2], r"\(..., 3\), got \(4, 2\)"),
                                 (z, context.double(), "a context of dtype"), (z, context[:3], "does not broadcast")):
         for method in (f.forward, f.inverse, f.initialize):
@@ -127,7 +130,8 @@ def test_a_long_chain_is_told_line_by_line():
                                         "  Coupling(4, Affine(), hidden=(32, 32))", ")"]
 
 
-@pytest.mark.parametrize("make", [lambda f: fl.Compose(f), lambda f: fl.Inverse(f), lambda f: fl.Flow(fl.StandardNormal(2), f)])
+@pytest.mark.parametrize("make", [lambda f: fl.Compose(f), lambda f: fl.Inverse(f),
+                                  lambda f: fl.Flow(fl.StandardNormal(2), f)])
 def test_an_elementwise_map_needs_a_container(make):
     with pytest.raises(ValueError, match=r"Affine\(\) is an elementwise map.*Elementwise\(dim, Affine\(\)\)"):
         make(fl.Affine())
@@ -137,7 +141,8 @@ def test_an_elementwise_map_needs_a_container(make):
 
 @pytest.mark.parametrize("wrong", [fl.Affine, fl.Exp(), 3])
 def test_a_container_needs_an_elementwise_map(wrong):
-    for make in (lambda: fl.Coupling(2, wrong), lambda: fl.Elementwise(2, wrong), lambda: fl.ImageCoupling((2, 4, 4), wrong)):
+    for make in (lambda: fl.Coupling(2, wrong), lambda: fl.Elementwise(2, wrong),
+                 lambda: fl.ImageCoupling((2, 4, 4), wrong)):
         with pytest.raises(ValueError, match="needs an elementwise map"):
             make()
 
@@ -146,12 +151,14 @@ def test_a_container_needs_an_elementwise_map(wrong):
 def test_a_summary_counts_every_parameter(entry):
     f = entry.bijection(entry.dims[-1])
     text = fl.summary(fl.Flow(fl.StandardNormal(*f.latent_shape or (2,)), f))
-    row = next(line for line in text.splitlines() if line.startswith(type(f).__name__) and "(" in line.split(None, 1)[1][:40]
+    row = next(line for line in text.splitlines() if line.startswith(type(f).__name__)
+               and "(" in line.split(None, 1)[1][:40]
                or line.startswith(type(f).__name__ + " "))
     assert row.split()[-1] == f"{sum(p.numel() for p in f.parameters()):,}"
 
 
-@pytest.mark.parametrize("make", [lambda: fl.Glow((1, 8, 8), scales=2, steps=1, hidden=8), lambda: fl.RealNVP(3), lambda: fl.NICE(2)])
+@pytest.mark.parametrize("make", [lambda: fl.Glow((1, 8, 8), scales=2, steps=1, hidden=8), lambda: fl.RealNVP(3),
+                                  lambda: fl.NICE(2)])
 def test_a_summary_says_what_both_directions_cost(make):
     text = fl.summary(make())
     assert "Coupling: one pass of the network, both ways." in text and text.splitlines()[0].endswith(")")
@@ -171,8 +178,9 @@ def test_a_call_from_before_keywords_still_loads(tmp_path):
     assert torch.equal(log_p, again.log_prob(x)) and again.levels == 5
 
 
-@pytest.mark.parametrize("call", [lambda: fl.RealNVP(2, 4), lambda: fl.Planar(2, 3), lambda: fl.Coupling(2, fl.Affine(), (8,)),
-                                  lambda: fl.Glow((1, 8, 8), 256), lambda: fl.Sylvester(3, 2, "orthogonal", 4)])
+@pytest.mark.parametrize("call",
+                         [lambda: fl.RealNVP(2, 4), lambda: fl.Planar(2, 3), lambda: fl.Coupling(2, fl.Affine(), (8,)),
+                          lambda: fl.Glow((1, 8, 8), 256), lambda: fl.Sylvester(3, 2, "orthogonal", 4)])
 def test_what_follows_the_shape_has_a_name(call):
     with pytest.raises(TypeError, match="positional"):
         call()
@@ -207,10 +215,12 @@ class Convolution(nn.Module):
 
 @pytest.mark.parametrize("f, shape, width", [
     (lambda: fl.Coupling(5, fl.Affine(), net=tanh_net), (5,), None),
-    (lambda: fl.Coupling(5, fl.RationalQuadraticSpline(4), net=tanh_net, mask=torch.tensor([True, False, True, True, False])), (5,), None),
+    (lambda: fl.Coupling(5, fl.RationalQuadraticSpline(4), net=tanh_net,
+                         mask=torch.tensor([True, False, True, True, False])), (5,), None),
     (lambda: fl.Coupling(4, fl.Affine(), net=Bilinear, context_dim=3), (4,), 3),
     (lambda: fl.ImageCoupling((2, 4, 4), fl.Affine(), net=Convolution), (2, 4, 4), None),
-    (lambda: fl.ImageCoupling((2, 4, 4), fl.Affine(), net=Convolution, mask="checkerboard", context_dim=3), (2, 4, 4), 3),
+    (lambda: fl.ImageCoupling((2, 4, 4), fl.Affine(), net=Convolution, mask="checkerboard", context_dim=3), (2, 4, 4),
+     3),
 ], ids=["vector", "masked", "context", "image", "checkerboard"])
 def test_a_coupling_takes_any_network(f, shape, width):
     f = f().double()
@@ -231,7 +241,8 @@ def test_a_mask_keeps_what_it_says(swap):
     assert torch.equal(changed, mask if swap else ~mask)
 
 
-@pytest.mark.parametrize("mask", [torch.ones(4, dtype=bool), torch.zeros(4, dtype=bool), torch.ones(3, dtype=bool), torch.tensor([0, 1, 0, 1])])
+@pytest.mark.parametrize("mask", [torch.ones(4, dtype=bool), torch.zeros(4, dtype=bool), torch.ones(3, dtype=bool),
+                                  torch.tensor([0, 1, 0, 1])])
 def test_what_is_no_mask_is_refused(mask):
     with pytest.raises((ValueError, RuntimeError), match="mask|broadcast|match"):
         fl.Coupling(4, fl.Affine(), mask=mask)
@@ -255,9 +266,10 @@ def test_the_inside_of_a_network_may_be_replaced():
     assert flow.double().log_prob(torch.zeros(1, 2, dtype=D)).dtype == D
 
 
-@pytest.mark.parametrize("flow", [lambda: fl.RealNVP(2, layers=2), lambda: fl.Glow((1, 8, 8), scales=2, steps=1, hidden=8),
-                                  lambda: fl.RealNVPImage((1, 8, 8), scales=1, steps=1, hidden=8),
-                                  lambda: fl.FlowPlusPlus((1, 8, 8), scales=1, steps=1, hidden=8, components=2)])
+@pytest.mark.parametrize("flow",
+                         [lambda: fl.RealNVP(2, layers=2), lambda: fl.Glow((1, 8, 8), scales=2, steps=1, hidden=8),
+                          lambda: fl.RealNVPImage((1, 8, 8), scales=1, steps=1, hidden=8),
+                          lambda: fl.FlowPlusPlus((1, 8, 8), scales=1, steps=1, hidden=8, components=2)])
 def test_backward_hooks_on_every_module(flow):
     flow, seen = flow(), []
     for m in flow.modules():
@@ -272,8 +284,8 @@ def test_vmap_over_the_rows_of_an_image_layer():
         f = fl.ImageCoupling((4, 4, 4), fl.Affine(), hidden=8, net=net)
         randomise(f)
         z = torch.randn(3, 4, 4, 4)
-        torch.testing.assert_close(torch.func.vmap(lambda z: f(z)[1])(z), f(z)[1])
-        slopes = torch.func.vmap(torch.func.grad(lambda z: f(z)[1]))(z)
+        torch.testing.assert_close(torch.func.vmap(lambda z, f=f: f(z)[1])(z), f(z)[1])
+        slopes = torch.func.vmap(torch.func.grad(lambda z, f=f: f(z)[1]))(z)
         assert slopes.shape == z.shape and slopes.isfinite().all()
 
 

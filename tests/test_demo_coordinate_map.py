@@ -1,13 +1,15 @@
-"""The coordinate map to play with of Lesson 14: its densities are those of flowlib's spline and mixture, and the knot can be dragged."""
+"""The coordinate map to play with of Lesson 14: its densities are those of flowlib's spline and mixture, and the knot
+can be dragged."""
 import math
 
 import pytest
 import torch
+from demos import said
 
 from flowlib import LogisticMixtureCDF, RationalQuadraticSpline, StandardLogistic, StandardNormal, viz
-from test_demos_part1 import opened, said  # noqa: F401
 
-SPLINE = {"x of the knot": (-2.5, 2.5, 0.1, 0), "z of the knot": (-2.5, 2.5, 0.1, 0), "slope at the knot": (0.05, 3, 0.05, 1)}
+SPLINE = {"x of the knot": (-2.5, 2.5, 0.1, 0), "z of the knot": (-2.5, 2.5, 0.1, 0),
+          "slope at the knot": (0.05, 3, 0.05, 1)}
 MIXTURE = {"distance of the means": (0, 8, 0.2, 5), "scale of both": (0.4, 1.5, 0.05, 0.6),
            "weight of the left one": (0.05, 0.95, 0.05, 0.4), "base": ["logistic", "standard Gaussian"]}
 PEAK = r"at most (\d+\.\d+), at x = (−?\d+\.\d+); its area is (\d\.\d+)"
@@ -38,7 +40,8 @@ def mixture_density(distance, scale, weight, base):
     return (base.double().log_prob(z[:, None]) + log_slope).exp()
 
 
-@pytest.mark.parametrize("values, words", [((0, 0, 1.0), "one peak"), ((0, 0, 0.1), "2 peaks"), ((-1.2, 1.5, 2.8), "2 peaks")])
+@pytest.mark.parametrize("values, words", [((0, 0, 1.0), "one peak"), ((0, 0, 0.1), "2 peaks"),
+                                           ((-1.2, 1.5, 2.8), "2 peaks")])
 def test_the_density_of_the_spline(opened, values, words):  # noqa: F811
     page = opened(viz.demo("coordinate_map", alt="A map.", data={"kind": "spline"}, controls=SPLINE))
     set_to(page, dict(zip(SPLINE, values)))

@@ -1,20 +1,23 @@
-"""The interactive figure of Lesson 8, in a browser, from disk: reflections and rotations held to matrices computed here."""
+"""The interactive figure of Lesson 8, in a browser, from disk: reflections and rotations held to matrices computed
+here."""
 import math
 
 import pytest
 import torch
-from test_demos_part1 import opened, said  # noqa: F401
+from demos import said
 
 from flowlib import Householder, viz
 
-CONTROLS = {"mirrors": (1, 2, 1, 1), "v₁": (-2, 2, 0.1, -1.2), "v₂": (-2, 2, 0.1, 0.8), "angle, degrees": (0, 180, 5, 30)}
+CONTROLS = {"mirrors": (1, 2, 1, 1), "v₁": (-2, 2, 0.1, -1.2), "v₂": (-2, 2, 0.1, 0.8),
+            "angle, degrees": (0, 180, 5, 30)}
 CORNER = torch.tensor([0.7, 0.5], dtype=torch.float64)
 MOVED = r"goes to x = \((−?[\d.]+), (−?[\d.]+)\); its length is ([\d.]+) before and ([\d.]+) after"
 AREA = r"Signed area of the letter: (−?[\d.]+) before, (−?[\d.]+) after"
 
 
 def mirrors():
-    return viz.demo("mirrors", alt="A letter and its mirror image.", controls=CONTROLS, data={"points": [[-1.5, 1.0]]}, size=(400, 400))
+    return viz.demo("mirrors", alt="A letter and its mirror image.", controls=CONTROLS, data={"points": [[-1.5, 1.0]]},
+                    size=(400, 400))
 
 
 def reflected(*vectors):
@@ -48,7 +51,8 @@ def test_two_mirrors_rotate_by_twice_their_angle(opened):  # noqa: F811
         second = (-1.2 * math.cos(s) - 0.8 * math.sin(s), -1.2 * math.sin(s) + 0.8 * math.cos(s))
         moved = said(page, MOVED)[:2]
         assert moved == reflected((-1.2, 0.8), second)
-        rotated = torch.tensor([[math.cos(2 * s), -math.sin(2 * s)], [math.sin(2 * s), math.cos(2 * s)]]).double() @ CORNER
+        rotated = torch.tensor([[math.cos(2 * s), -math.sin(2 * s)],
+                                [math.sin(2 * s), math.cos(2 * s)]]).double() @ CORNER
         assert moved == [pytest.approx(value, abs=0.0051) for value in rotated.tolist()]
         assert len(set(said(page, AREA))) == 1  # the letter can be read again
 
@@ -58,7 +62,8 @@ def test_v_is_dragged(opened):  # noqa: F811
     box = page.locator("svg").bounding_box()
 
     def at(x, y):  # the pixel of a point of the plane
-        return box["x"] + box["width"] * (200 + 195 * x / 3.3) / 400, box["y"] + box["height"] * (200 - 195 * y / 3.3) / 400
+        return (box["x"] + box["width"] * (200 + 195 * x / 3.3) / 400,
+                box["y"] + box["height"] * (200 - 195 * y / 3.3) / 400)
 
     page.mouse.move(*at(-1.2, 0.8))
     page.mouse.down()

@@ -1,13 +1,14 @@
-"""The planar map to play with of Lesson 6: the determinant that it measures is the Jacobian's, the tip of u can be dragged, folds are named."""
+"""The planar map to play with of Lesson 6: the determinant that it measures is the Jacobian's, the tip of u can be
+dragged, folds are named."""
 import math
 
 import pytest
 import torch
 import torch.nn.functional as F
+from demos import said
 
 from flowlib import viz
 from flowlib.checks import jacobian
-from test_demos_part1 import opened, said  # noqa: F401
 
 CONTROLS = {"u₁": (-1.6, 1.6, 0.05, 0.9), "u₂": (-1.6, 1.6, 0.05, -0.4), "b": (-3, 3, 0.1, 0),
             "direction of w, degrees": (-180, 180, 5, 60), "length of w": (0.5, 4, 0.1, 2),
@@ -32,7 +33,8 @@ def figure():
 
 
 @pytest.mark.parametrize("values, says", [
-    ((0.9, -0.4, 0.0, 60, 2.0), "Nothing folds"), ((-0.5, -1.2, 1.5, 30, 1.4), "three originals"), ((-0.5, 0.0, -2.0, 0, 2.0), "crushed"),
+    ((0.9, -0.4, 0.0, 60, 2.0), "Nothing folds"),
+    ((-0.5, -1.2, 1.5, 30, 1.4), "three originals"), ((-0.5, 0.0, -2.0, 0, 2.0), "crushed"),
 ])
 def test_the_area_on_the_line_is_the_determinant(opened, values, says):  # noqa: F811
     page = opened(figure())
@@ -51,7 +53,8 @@ def test_drag_and_keyboard(opened):  # noqa: F811
     box = page.locator("svg").bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.down()  # b = 0, so the foot of u is the centre
-    page.mouse.move(box["x"] + box["width"] * (200 + 195 * -1.0 / 3.3) / 400, box["y"] + box["height"] * (200 + 195 * 0.8 / 3.3) / 400, steps=3)
+    page.mouse.move(box["x"] + box["width"] * (200 + 195 * -1.0 / 3.3) / 400,
+                    box["y"] + box["height"] * (200 + 195 * 0.8 / 3.3) / 400, steps=3)
     page.mouse.up()
     assert [page.get_by_label(name).input_value() for name in ("u₁", "u₂")] == ["-1", "-0.8"]
     assert "three originals" in page.locator("p").text_content()

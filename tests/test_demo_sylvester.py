@@ -1,10 +1,10 @@
 """The layer to play with of Lesson 7: the range of determinants that it says is that of the Jacobians computed here."""
 import pytest
 import torch
+from demos import said
 
 from flowlib import viz
 from flowlib.checks import jacobian
-from test_demos_part1 import opened, said  # noqa: F401
 
 CONTROLS = {"angle of Q": (0, 90, 5, 30), "product 1": (-2, 4, 0.25, 2), "product 2": (-2, 4, 0.25, -0.75),
             "above the diagonals": (-2, 2, 0.25, 0.5)}
@@ -23,8 +23,10 @@ def dets(degrees, p1, p2, above):
 
 
 @pytest.mark.parametrize("values, says", [
-    ((30, 2, -0.75, 0.5), "exactly one latent"), ((75, 4, 3, -2), "exactly one latent"), ((0, -0.75, -0.75, 1), "exactly one latent"),
-    ((45, -1, 2, 0), "its determinant reaches 0"), ((10, 1, -2, 0.25), "several latents"), ((10, -2, -2, 0), "several latents"),
+    ((30, 2, -0.75, 0.5), "exactly one latent"), ((75, 4, 3, -2), "exactly one latent"),
+    ((0, -0.75, -0.75, 1), "exactly one latent"),
+    ((45, -1, 2, 0), "its determinant reaches 0"), ((10, 1, -2, 0.25), "several latents"),
+    ((10, -2, -2, 0), "several latents"),
 ])
 def test_the_determinants_are_those_of_the_jacobian(opened, values, says):  # noqa: F811
     page = opened(viz.demo("sylvester", alt="A layer.", controls=CONTROLS, size=(400, 400)))

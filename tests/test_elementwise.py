@@ -1,4 +1,5 @@
-"""What is special to the elementwise maps: the spline against the paper's formula, at the edges, and through two derivatives."""
+"""What is special to the elementwise maps: the spline against the paper's formula, at the edges, and through two
+derivatives."""
 import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
@@ -17,7 +18,8 @@ def by_the_paper(spline, z, params):
     k, box = spline.bins, spline.box
     if abs(z) >= box:
         return z, 0.0
-    sizes = [2 * box * ((1 - spline.min_share) * raw.softmax(0) + spline.min_share / k) for raw in params[: 2 * k].split(k)]
+    sizes = [2 * box * ((1 - spline.min_share) * raw.softmax(0) + spline.min_share / k)
+             for raw in params[: 2 * k].split(k)]
     (x_knots, y_knots) = (torch.cat([torch.zeros(1), s.cumsum(0)]) - box for s in sizes)
     inner = torch.nn.functional.softplus(params[2 * k :] + spline._slope_offset) + spline.min_slope
     slopes = torch.cat([torch.ones(1), inner, torch.ones(1)])

@@ -1,16 +1,12 @@
 """What is cut out of a notebook: IPython's lines are no syntax errors, and what the notebook did to a name is done."""
 import ast
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "exercises"))
-
-from flowlib.exercises.extract import Refused, extract  # noqa: E402
-from flowlib.exercises.ipython import plain  # noqa: E402
-from flowlib.exercises.submission import define  # noqa: E402
+from flowlib.exercises.extract import Refused, extract
+from flowlib.exercises.ipython import plain
+from flowlib.exercises.submission import define
 
 
 def value(*cells):

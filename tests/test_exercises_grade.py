@@ -10,20 +10,17 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import submissions
 
-if sys.platform == "win32":
-    pytest.skip("grading needs fork: Linux, macOS or WSL", allow_module_level=True)
+from flowlib.exercises import collect, contain, grade, judge, sandbox
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "exercises"))
 
-import submissions  # noqa: E402
-
-from flowlib.exercises import collect, contain, grade, judge, sandbox  # noqa: E402
 
 PS1 = judge.load("ps1")
 
@@ -49,7 +46,8 @@ def trial(tmp_path_factory):
     for name, (notebook, _) in expected.items():
         submissions.write(root / "subs", name, notebook)
     submissions.write(root / "subs" / "late", "not_json", "{")
-    (root / "subs" / "link.ipynb").symlink_to(submissions.SOURCE)  # would be full points, and any file of the instructor's
+    # would be full points, and any file of the instructor's
+    (root / "subs" / "link.ipynb").symlink_to(submissions.SOURCE)
     rows, said = graded(root / "subs", root / "out", seed=5)
     return root, expected, rows, said
 
@@ -82,7 +80,8 @@ def test_what_a_person_marks_is_blank(trial):
 @pytest.mark.parametrize("name, remark", [
     ("s1_empty", "Not attempted"), ("s2_wrong_sign", "log-density is not that of the composition"),
     ("s3_missing_sums", "The log-det does not agree with the Jacobian"), ("s5_syntax", "a cell with a syntax error"),
-    ("s6_loop", "Stopped after 5 s"), ("s7_cheat_patch", "X is not the image of z"), ("s8_cheat_exit", "without an answer")])
+    ("s6_loop", "Stopped after 5 s"), ("s7_cheat_patch", "X is not the image of z"),
+    ("s8_cheat_exit", "without an answer")])
 def test_feedback_names_the_property(trial, name, remark):
     assert remark in (trial[0] / "out" / "feedback" / f"{name}.md").read_text()
 
@@ -168,7 +167,8 @@ def test_without_namespaces_it_says_what_stays_open(tmp_path):
     for name in names:
         submissions.write(tmp_path / "subs", name, expected[name][0])
     done = without_namespaces(tmp_path / "subs", tmp_path / "out")
-    assert all(word in done.stderr for word in ("no namespaces", "files", "programs")) and "isolation off" in done.stdout
+    assert all(word in done.stderr for word in ("no namespaces", "files", "programs"))
+    assert "isolation off" in done.stdout
     with open(tmp_path / "out" / "grades.csv", newline="") as file:
         for row in csv.DictReader(file):
             assert_points(row, expected[row["student"]][1])
@@ -208,7 +208,8 @@ def child():
 def test_a_child_has_no_rights_and_no_environment(monkeypatch):
     monkeypatch.setenv("SECRET", "x")
     source = ("import ctypes, os\ndef f():\n    c = ctypes.CDLL(None)\n"
-              "    return os.getuid(), c.mount(b'tmpfs', b'/usr', b'tmpfs', 0, None), len(os.environ.get('SECRET', ''))")
+              "    return os.getuid(), c.mount(b'tmpfs', b'/usr', b'tmpfs', 0, None), "
+              "len(os.environ.get('SECRET', ''))")
     with sandbox.Sandbox() as box:
         values = box.run([(1, source)], "f", [([], [], [])])
     assert values["0_r0"] == (65534 if os.geteuid() == 0 else os.geteuid())
@@ -220,7 +221,8 @@ def test_children_share_nothing(child):
     if not child.isolated:
         pytest.skip("no namespaces on this machine")
     places = "('/scratch/note', '/tmp/note', '/dev/shm/note')"
-    source = (f"import os\ndef leave():\n    for place in {places}:\n        try: open(place, 'w').close()\n        except OSError: pass\n"
+    source = (f"import os\ndef leave():\n    for place in {places}:\n        try: open(place, 'w').close()\n        "
+              f"except OSError: pass\n"
               f"    return find()\ndef find():\n    return sum(map(os.path.exists, {places}))")
     assert child(source, "leave")["0_r0"] >= 1  # so the note can be left, and
     assert child(source, "find")["0_r0"] == 0
@@ -240,12 +242,16 @@ def system(number, *arguments):
 def f():
 """
 FORBIDDEN = {  # what no namespace holds: each gives EPERM
-    "a process": "tried(os.fork)", "a process by another name": "tried(lambda: os.posix_spawn('/bin/true', ['true'], {{}}))",
-    "the internet": "tried(lambda: socket.socket(socket.AF_INET).close())", "vsock": "tried(lambda: socket.socket(40).close())",
+    "a process": "tried(os.fork)",
+    "a process by another name": "tried(lambda: os.posix_spawn('/bin/true', ['true'], {{}}))",
+    "the internet": "tried(lambda: socket.socket(socket.AF_INET).close())",
+    "vsock": "tried(lambda: socket.socket(40).close())",
     "a file in memory": "tried(lambda: os.memfd_create('x'))", "shared memory": "system({shmget}, 0, 4096, 0o1600)",
     "a key": "system({add_key}, b'user', b'note', b'x', 1, -3)", "a keyring": "system({keyctl}, 1, None)",
-    "a namespace": "system({unshare}, 0x10000000)", "a process in a namespace": "system({clone}, 0x10000011, 0, 0, 0, 0)",
-    "a thread in a namespace": "system({clone}, 0x20000 | 0x10f00, 0, 0, 0, 0)", "the second table": "system(0x40000000 + 39)"}
+    "a namespace": "system({unshare}, 0x10000000)",
+    "a process in a namespace": "system({clone}, 0x10000011, 0, 0, 0, 0)",
+    "a thread in a namespace": "system({clone}, 0x20000 | 0x10f00, 0, 0, 0, 0)",
+    "the second table": "system(0x40000000 + 39)"}
 
 
 def on_this_machine(source):
@@ -265,14 +271,15 @@ def test_what_no_namespace_holds_is_refused(child, what):
 def test_what_is_refused_could_be_done_without_the_filter():
     """Negative control: else the test above could not fail."""
     done = ["a file in memory", "shared memory", "a process"]
-    code = f"{KERNEL}    return [{', '.join(on_this_machine(FORBIDDEN[what]) for what in done)}]\nprint(min(f()), flush=True)"
+    code = (f"{KERNEL}    return [{', '.join(on_this_machine(FORBIDDEN[what]) for what in done)}]\nprint(min(f()), "
+            f"flush=True)")
     lines = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert lines and all(int(line) >= 0 for line in lines)
 
 
 def test_threads_and_pairs_of_sockets_still_work(child):
-    source = (f"{KERNEL}    done = []\n    thread = threading.Thread(target=lambda: done.append(3))\n    thread.start()\n"
-              "    thread.join()\n    a, b = socket.socketpair()\n    return done[0]")
+    source = (f"{KERNEL}    done = []\n    thread = threading.Thread(target=lambda: done.append(3))\n"
+              "    thread.start()\n    thread.join()\n    a, b = socket.socketpair()\n    return done[0]")
     assert child(source)["0_r0"] == 3
 
 
@@ -321,7 +328,8 @@ def test_one_limit_of_memory_for_all_of_a_submission(child):
     if not (child.filtered and child.isolated):
         pytest.skip("no filter of system calls, or no namespaces, on this machine")
     source = (f"import mmap\n{KERNEL}    held = []\n    for k in range(5):\n"
-              "        try:\n            if os.fork() == 0:\n                b = bytearray(1 << 26)\n                os.pause()\n"
+              "        try:\n            if os.fork() == 0:\n                b = bytearray(1 << 26)\n               "
+              " os.pause()\n"
               "        except OSError: pass\n"
               "        try:\n            d = os.memfd_create('x')\n            os.truncate(d, 1 << 26)\n"
               "        except OSError: held.append(mmap.mmap(-1, 1 << 26))\n    return 3")
@@ -343,8 +351,10 @@ def test_the_place_of_an_exception_is_told_and_its_words_are_not(child):
 
 
 @pytest.mark.parametrize("source", [
-    "%%time\ndef f(): return 3", "def f(): return ''' \n% x\n''' and 3", "try:\n    from nowhere import g\nexcept ImportError:\n    def g(): return 3\ndef f(): return g()",
-    "def f(): return 0\nf.k = 3\ng = f\ndef f(): return g.k", "from math import *\ndef f(): return floor(pi)", "a = [0]\na[0] = 3\ndef f(): return a[0]",
+    "%%time\ndef f(): return 3", "def f(): return ''' \n% x\n''' and 3",
+    "try:\n    from nowhere import g\nexcept ImportError:\n    def g(): return 3\ndef f(): return g()",
+    "def f(): return 0\nf.k = 3\ng = f\ndef f(): return g.k", "from math import *\ndef f(): return floor(pi)",
+    "a = [0]\na[0] = 3\ndef f(): return a[0]",
     "k = boom()\nk = 3\ndef f(): return k", "while True: pass\ndef f(): return 3"])
 def test_extraction(child, source):
     assert child(source)["0_r0"] == 3
@@ -366,14 +376,16 @@ def npz(save=np.savez, **arrays):
 
 def test_only_plain_arrays_are_read():
     assert sandbox.read_arrays(npz(a=np.ones(2)))["a"].tolist() == [1, 1]
-    for raw in (npz(a=np.array([{}], dtype=object)), npz(np.savez_compressed, a=np.ones(2)), b"", npz(a=np.ones(2))[:-9]):
-        with pytest.raises(Exception):
+    for raw in (npz(a=np.array([{}], dtype=object)), npz(np.savez_compressed, a=np.ones(2)), b"",
+                npz(a=np.ones(2))[:-9]):
+        with pytest.raises((ValueError, zipfile.BadZipFile)):
             sandbox.read_arrays(raw)
 
 
 def test_reasons_from_a_child_are_from_a_list():
     job = {"function": "f", "forbidden": [], "cells": [(1, "x")]}
-    assert sandbox.explain(["raised", "Hunter2", "1", "1"], job) == "stopped with another exception in code cell 1, line 1"
+    assert sandbox.explain(["raised", "Hunter2", "1", "1"],
+                           job) == "stopped with another exception in code cell 1, line 1"
     for cell, line in (("7", "1"), ("1", "2"), ("1", "0"), ("1", "-1")):  # what the notebook does not have
         assert sandbox.explain(["raised", "ValueError", cell, line], job) == "stopped with ValueError"
     assert sandbox.explain(["raised", "BytesWarning", "0", "0"], job) == "stopped with another exception"
@@ -384,7 +396,8 @@ def test_reasons_from_a_child_are_from_a_list():
 def test_close_is_strict():
     one = np.ones(3)
     assert judge.close(one + 1e-7, one) and judge.close(np.array([-np.inf]), np.array([-np.inf]))
-    for given in (one * np.nan, one + 1e-3, np.ones(()), np.ones((3, 1)), None, np.array(["1", "1", "1"]), np.array([np.inf] * 3)):
+    for given in (one * np.nan, one + 1e-3, np.ones(()), np.ones((3, 1)), None, np.array(["1", "1", "1"]),
+                  np.array([np.inf] * 3)):
         assert not judge.close(given, one)
 
 
@@ -400,12 +413,15 @@ def test_a_seed_repeats_and_no_seed_does_not():
 
 
 IPYTHON = [  # each runs in Jupyter and stands in the cell of a right answer
-    "%%time\n{}  # is the sign right?", "!pip install -q numpy, don't ask (\n{}", "files = !ls\nt = %timeit -o -n1 -r1 1+1\n{}",
+    "%%time\n{}  # is the sign right?", "!pip install -q numpy, don't ask (\n{}",
+    "files = !ls\nt = %timeit -o -n1 -r1 1+1\n{}",
     "%matplotlib inline\n{}\ntorch.log?\n?torch.log", "{}\n%timeit x = (1,  # why not 2?\n\nprint(0\n      % 3)"]
 FILLED = {  # the right answer, in the manner of a notebook
     "a loop": "POWERS = {{}}\nfor k in range(3):\n    POWERS[k] = k\n{}", "append": "L = []\nL.append(1)\n{}",
-    "update": "CFG = {{}}\nCFG.update(one=1)\n{}", "walrus": "print(one := 1)\n{}", "setattr": "{}\nsetattr({name}, 'one', 1)"}
-USED = {"a loop": "POWERS[1]", "append": "L[0]", "update": "CFG['one']", "walrus": "one", "setattr": "weibull_inverse.one"}
+    "update": "CFG = {{}}\nCFG.update(one=1)\n{}", "walrus": "print(one := 1)\n{}",
+    "setattr": "{}\nsetattr({name}, 'one', 1)"}
+USED = {"a loop": "POWERS[1]", "append": "L[0]", "update": "CFG['one']", "walrus": "one",
+        "setattr": "weibull_inverse.one"}
 
 
 def test_honest_notebooks_get_their_points(tmp_path):
@@ -415,7 +431,8 @@ def test_honest_notebooks_get_their_points(tmp_path):
             submissions.GOOD | {name: form.format(submissions.GOOD[name])}))
     for what, form in FILLED.items():
         answer = submissions.changed(name, ("return torch.exp(-power)", f"return {USED[what]} * torch.exp(-power)"))
-        submissions.write(tmp_path / "subs", what, submissions.notebook(submissions.GOOD | {name: form.format(answer, name=name)}))
+        submissions.write(tmp_path / "subs", what,
+                          submissions.notebook(submissions.GOOD | {name: form.format(answer, name=name)}))
     rows, _ = graded(tmp_path / "subs", tmp_path / "out")
     assert len(rows) == 10
     for row in rows.values():
@@ -445,7 +462,8 @@ def test_ctrl_c_stops_at_once_and_keeps_what_is_done(tmp_path, monkeypatch):
     with open(tmp_path / "out" / "grades.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert row["student"] == "ann" and row["automatic"] == "18" and len(asked) == 2
-    assert "stopped after 1 of 3" in said[-1] and [path.name for path in (tmp_path / "out" / "feedback").iterdir()] == ["ann.md"]
+    assert "stopped after 1 of 3" in said[-1]
+    assert [path.name for path in (tmp_path / "out" / "feedback").iterdir()] == ["ann.md"]
 
 
 def test_a_mistake_of_the_grader_itself_stops_nobody(tmp_path, monkeypatch):
@@ -465,8 +483,8 @@ def test_a_mistake_of_the_grader_itself_stops_nobody(tmp_path, monkeypatch):
 
 def test_command(tmp_path):
     submissions.write(tmp_path / "subs", "ann", submissions.notebook(submissions.GOOD))
-    done = subprocess.run([sys.executable, "-m", "flowlib.exercises", "grade", tmp_path / "subs", tmp_path / "out", "--jobs", "1"],
-                          cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "flowlib.exercises", "grade", tmp_path / "subs", tmp_path / "out",
+                           "--jobs", "1"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "ps1: 1 submissions" in done.stdout and "ann,1,1,1,1" in (tmp_path / "out" / "grades.csv").read_text()
     done = subprocess.run([sys.executable, "-m", "flowlib.exercises", "grade", tmp_path / "out", tmp_path / "x"],

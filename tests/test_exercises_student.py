@@ -7,15 +7,12 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from answers import SOURCES, Answers, text
 from nbclient import NotebookClient
 
+from flowlib.exercises.student import SourceError, student_version, write_student_versions
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "exercises"))
-
-from answers import SOURCES, Answers, text  # noqa: E402
-
-from flowlib.exercises.student import SourceError, student_version, write_student_versions  # noqa: E402
-
 EXAMPLE = ROOT / "tests" / "exercises" / "every_cell.ipynb"
 
 
@@ -63,7 +60,8 @@ def test_no_solution_is_left(source):
     cells = json.loads(result)["cells"]
     shown = {line.strip() for cell in cells if cell["cell_type"] == "code" for line in cell["source"]}
     assert not {line for line in lines if len(line) > 12} & shown
-    written = [cell for cell in json.loads(source.read_text())["cells"] if cell["cell_type"] == "markdown" and cell["metadata"]["nbgrader"]["solution"]]
+    written = [cell for cell in json.loads(source.read_text())["cells"] if cell["cell_type"] == "markdown"
+               and cell["metadata"]["nbgrader"]["solution"]]
     assert written and not any(line.strip() in result for cell in written for line in cell["source"] if len(line) > 12)
 
 
@@ -71,11 +69,13 @@ def test_no_solution_is_left(source):
 def test_runs_untouched(source):
     """From top to bottom, without an error; each check says that nothing was attempted."""
     notebook = nbformat.reads(student_version(source.read_text()), 4)
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(source.parent)}}).execute()
+    NotebookClient(notebook, timeout=600, kernel_name="python3",
+                   resources={"metadata": {"path": str(source.parent)}}).execute()
     checks = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.startswith("ps")]
     assert len(checks) >= 4
     assert all("not attempted yet" in cell.outputs[0].text for cell in checks)
-    assert not any(out.output_type == "error" for cell in notebook.cells if cell.cell_type == "code" for out in cell.outputs)
+    assert not any(out.output_type == "error" for cell in notebook.cells if cell.cell_type == "code"
+                   for out in cell.outputs)
 
 
 def altered(change):
@@ -88,8 +88,10 @@ def altered(change):
     ("SOLUTION without an end", lambda cells: cells["two"].update(source=["### BEGIN SOLUTION\n", "1"])),
     ("SOLUTION without a beginning", lambda cells: cells["two"].update(source=["### END SOLUTION"])),
     ("SOLUTION twice", lambda cells: cells["two"].update(source=["### BEGIN SOLUTION\n", "### BEGIN SOLUTION\n"])),
-    ("solution in a cell that is not marked", lambda cells: cells["free"].update(source=["### BEGIN SOLUTION\n", "### END SOLUTION"])),
-    ("hidden test in a cell that is not marked", lambda cells: cells["free"].update(source=["### BEGIN HIDDEN TESTS\n", "### END HIDDEN TESTS"])),
+    ("solution in a cell that is not marked",
+     lambda cells: cells["free"].update(source=["### BEGIN SOLUTION\n", "### END SOLUTION"])),
+    ("hidden test in a cell that is not marked",
+     lambda cells: cells["free"].update(source=["### BEGIN HIDDEN TESTS\n", "### END HIDDEN TESTS"])),
     ("used twice", lambda cells: cells["two"]["metadata"]["nbgrader"].update(grade_id="test"))])
 def test_an_unsound_source_is_refused(fault, change, tmp_path):
     (tmp_path / "a.ipynb").write_text(altered(change))
@@ -103,5 +105,6 @@ def test_command(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and (tmp_path / "a" / "b.ipynb").read_text() == student_version(EXAMPLE.read_text())
     (tmp_path / "bad.ipynb").write_text("{")
-    done = subprocess.run([*command[:4], tmp_path / "bad.ipynb", tmp_path / "c.ipynb"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([*command[:4], tmp_path / "bad.ipynb", tmp_path / "c.ipynb"], cwd=ROOT, capture_output=True,
+                          text=True)
     assert done.returncode == 2 and "Traceback" not in done.stderr

@@ -8,7 +8,8 @@ import flowlib as fl
 D = torch.float64
 LAYERS = {
     "Planar": lambda: fl.Planar(3), "Sylvester": lambda: fl.Sylvester(3, 2), "Radial": lambda: fl.Radial(3),
-    "Householder": lambda: fl.Householder(3, 2), "LinearIAF": lambda: fl.LinearIAF(3), "Rotation": lambda: fl.Rotation(3),
+    "Householder": lambda: fl.Householder(3, 2),
+    "LinearIAF": lambda: fl.LinearIAF(3), "Rotation": lambda: fl.Rotation(3),
     "mixture": lambda: fl.Elementwise(3, fl.LogisticMixtureCDF(3)),
     "spline": lambda: fl.Elementwise(3, fl.RationalQuadraticSpline()),
     "InverseCDF": lambda: fl.Inverse(fl.InverseCDF(torch.distributions.Normal(torch.zeros(3), torch.ones(3)))),

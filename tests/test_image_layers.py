@@ -47,8 +47,9 @@ def test_actnorm_of_a_constant_channel_stays_finite():
 
 
 @pytest.mark.parametrize("make", [fl.ActNorm, fl.DiagonalScale])
-@pytest.mark.parametrize("batch", [torch.zeros(1, 3), torch.tensor([[0.0, 1.0, 2.0], [0.0, 1.0, torch.nan]]), torch.zeros(2, 4),
-                                   torch.zeros(2, 3, dtype=torch.float64)])
+@pytest.mark.parametrize("batch",
+                         [torch.zeros(1, 3), torch.tensor([[0.0, 1.0, 2.0], [0.0, 1.0, torch.nan]]), torch.zeros(2, 4),
+                          torch.zeros(2, 3, dtype=torch.float64)])
 def test_a_start_from_data_that_do_not_do_sets_nothing(make, batch):
     layer = make(3)
     with pytest.raises(ValueError):
@@ -57,7 +58,8 @@ def test_a_start_from_data_that_do_not_do_sets_nothing(make, batch):
 
 
 def test_a_flow_starts_as_a_whole_or_not_at_all():
-    """One image of 4 x 4 pixels fills the channels of the first scale with four values each, but those of the second with one."""
+    """One image of 4 x 4 pixels fills the channels of the first scale with four values each, but those of the second
+    with one."""
     flow = fl.Glow((1, 4, 4), levels=17, scales=2, steps=1, hidden=4, context_dim=2)
     before = copy.deepcopy(flow.state_dict())
     x, context = torch.randint(17, (8, 1, 4, 4)).to(torch.uint8), torch.randn(8, 2)
@@ -100,7 +102,7 @@ def test_batch_norm_of_too_few_values_leaves_its_moments_alone():
 
 
 def test_log_det_of_a_1x1_convolution_is_that_of_the_whole_map():
-    """T3.15: HW ln|det W|, the full Jacobian's."""
+    """HW ln|det W|, the full Jacobian's."""
     layer = fl.InvertibleConv1x1((3, 4, 4)).double()
     torch.nn.init.normal_(layer.log_s)
     assert fl.checks.log_det_error(layer, torch.randn(2, 3, 4, 4, dtype=D)) < 1e-9
@@ -113,7 +115,8 @@ def test_a_1x1_convolution_starts_as_a_rotation():
     layer = fl.InvertibleConv1x1((6, 1, 1)).double()
     x = torch.randn(100, 6, 1, 1, dtype=D)
     z, log_det = layer.inverse(x)
-    assert torch.allclose(z.flatten(1).norm(dim=1), x.flatten(1).norm(dim=1), atol=1e-5) and log_det.abs().max() < 1e-5  # drawn in float32
+    # drawn in float32
+    assert torch.allclose(z.flatten(1).norm(dim=1), x.flatten(1).norm(dim=1), atol=1e-5) and log_det.abs().max() < 1e-5
 
 
 def test_signs_and_permutation_are_not_trained():
@@ -125,7 +128,7 @@ def test_signs_and_permutation_are_not_trained():
 
 
 def test_a_mixture_cdf_over_a_logistic_base_is_the_mixture():
-    """T3.8: the density of x is exactly sum pi_k f_k."""
+    """The density of x is exactly sum pi_k f_k."""
     f = fl.LogisticMixtureCDF(3)
     layer = fl.Elementwise(1, f).double()
     torch.nn.init.normal_(layer.params)
@@ -173,7 +176,8 @@ def test_the_split_prior_starts_as_a_plain_gaussian_and_then_looks_at_the_kept_h
 
 @pytest.mark.parametrize("make", [fl.Glow, fl.RealNVPImage])
 def test_a_model_without_a_split_prior_has_no_network_for_it(make):
-    bodies = [make((1, 8, 8), scales=2, steps=1, hidden=4, learn_prior=p).bijection.bijections[0] for p in (True, False)]
+    bodies = [make((1, 8, 8), scales=2, steps=1, hidden=4, learn_prior=p).bijection.bijections[0]
+              for p in (True, False)]
     assert [len(body.priors) for body in bodies] == [1, 0]
 
 
@@ -199,7 +203,8 @@ def test_layers_of_another_shape_are_refused():
 # --- couplings
 
 
-@pytest.mark.parametrize("mask, swap", [("channel", False), ("channel", True), ("checkerboard", False), ("checkerboard", True)])
+@pytest.mark.parametrize("mask, swap", [("channel", False), ("channel", True), ("checkerboard", False),
+                                        ("checkerboard", True)])
 def test_what_a_mask_keeps_is_kept(mask, swap):
     layer = fl.ImageCoupling((2, 4, 4), fl.Affine(), hidden=8, mask=mask, swap=swap)
     torch.nn.init.normal_(layer.net.body[-1].weight)
@@ -216,7 +221,8 @@ def test_what_a_mask_keeps_is_kept(mask, swap):
 @pytest.mark.parametrize("net", ["conv", "residual", "attention"])
 @pytest.mark.parametrize("side", [4, 10])
 def test_one_image_at_a_time_and_second_derivatives(net, side):
-    """torch.func over images; and a gradient of a gradient, for which attention over many pixels needs torch's own switch."""
+    """torch.func over images; and a gradient of a gradient, for which attention over many pixels needs torch's own
+    switch."""
     layer = fl.ImageCoupling((2, side, side), fl.Affine(), hidden=4, net=net).double()
     torch.nn.init.normal_(layer.net.body[-1].weight, std=0.1)
     x = torch.randn(3, 2, side, side, dtype=D, requires_grad=True)
@@ -236,8 +242,10 @@ def test_one_image_at_a_time_and_second_derivatives(net, side):
 
 
 @pytest.mark.parametrize("make", [
-    lambda: fl.Glow((3, 8, 8), scales=2, steps=1, hidden=4), lambda: fl.RealNVPImage((3, 8, 8), scales=2, steps=1, hidden=4),
-    lambda: fl.FlowPlusPlus((3, 8, 8), scales=2, steps=1, hidden=4), lambda: fl.Pixels(fl.NICE(64, alternate=True), (1, 8, 8)),
+    lambda: fl.Glow((3, 8, 8), scales=2, steps=1, hidden=4),
+    lambda: fl.RealNVPImage((3, 8, 8), scales=2, steps=1, hidden=4),
+    lambda: fl.FlowPlusPlus((3, 8, 8), scales=2, steps=1, hidden=4),
+    lambda: fl.Pixels(fl.NICE(64, alternate=True), (1, 8, 8)),
     lambda: fl.BatchNorm((2, 4, 4)), lambda: fl.Squeeze((1, 4, 4)),
 ], ids=["Glow", "RealNVPImage", "FlowPlusPlus", "NICE", "BatchNorm", "Squeeze"])
 def test_the_meta_device_holds_a_model_that_takes_no_memory(make):
@@ -265,7 +273,8 @@ def test_a_context_of_images():
 
 
 def test_the_declared_context_decides_not_the_shape_of_the_tensor():
-    """Rows of contexts (3, 5, 3) that look like images of 3 channels to a layer of one pixel: the density is each row's own."""
+    """Rows of contexts (3, 5, 3) that look like images of 3 channels to a layer of one pixel: the density is each row's
+    own."""
     flow = fl.Glow((1, 4, 4), scales=2, steps=1, hidden=8, context_dim=3).double()
     for p in flow.parameters():
         if not p.any():
@@ -304,7 +313,8 @@ def test_integers_come_back_from_learned_noise(levels):
     v, log_det = f.inverse(x)
     back, forward_log_det = f(v)
     assert torch.equal(back, x) and log_det.isfinite().all() and forward_log_det.isfinite().all()
-    assert ((log_det + forward_log_det).abs() < 0.5).float().mean() > 0.9  # noise that the edge clamps has another epsilon
+    # noise that the edge clamps has another epsilon
+    assert ((log_det + forward_log_det).abs() < 0.5).float().mean() > 0.9
 
 
 def test_learned_noise_is_a_density_on_its_cell():
@@ -313,11 +323,11 @@ def test_learned_noise_is_a_density_on_its_cell():
     torch.manual_seed(3)
     for p in f.parameters():
         torch.nn.init.normal_(p, std=0.2)
-    u = (torch.arange(500, dtype=D) + 0.5) / 500
+    u = (torch.arange(100, dtype=D) + 0.5) / 100
     v = (1 + torch.cartesian_prod(u, u)).reshape(-1, 1, 1, 2) / 4  # the cell of x = (1, 1)
     with torch.no_grad():
         log_q = f(v)[1]
-    assert (log_q.exp().mean() / 16).item() == pytest.approx(1, abs=2e-3)
+    assert (log_q.exp().mean() / 16).item() == pytest.approx(1, abs=1e-4)
 
 
 # --- memory
@@ -325,7 +335,8 @@ def test_learned_noise_is_a_density_on_its_cell():
 
 def test_reversible_gradients_are_ordinary_gradients():
     torch.manual_seed(0)
-    layers = [fl.Coupling(4, fl.Affine(), hidden=(16,), swap=k % 2 == 1, context_dim=2) for k in range(6)] + [fl.Planar(4), fl.ActNorm(4)]
+    layers = [fl.Coupling(4, fl.Affine(), hidden=(16,), swap=k % 2 == 1, context_dim=2)
+              for k in range(6)] + [fl.Planar(4), fl.ActNorm(4)]
     ordinary = fl.Compose(*layers).double()
     for p in ordinary.parameters():
         if not p.any():

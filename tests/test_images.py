@@ -1,4 +1,4 @@
-"""Pixels: integers come back exactly, and the bits are those of the closed forms (T3.7)."""
+"""Pixels: integers come back exactly, and the bits are those of the closed forms."""
 import math
 
 import pytest
@@ -22,14 +22,17 @@ def test_integers_come_back(levels, dtype):
     assert log_det[0].item() == pytest.approx(-math.log(levels) + math.log1p(-2 * f.edge(dtype)), rel=1e-6)
 
 
-@pytest.mark.parametrize("dtype, levels", [(torch.float16, 17), (torch.bfloat16, 2), (torch.float32, 2**19), (torch.float64, 2**24)])
+@pytest.mark.parametrize("dtype, levels", [(torch.float16, 17), (torch.bfloat16, 2), (torch.float32, 2**19),
+                                           (torch.float64, 2**24)])
 def test_a_coarse_dtype_is_right_or_refused(dtype, levels):
-    x = torch.cat([torch.arange(3), torch.arange(levels - 3, levels), torch.randint(levels, (2000,))]).clamp(0, levels - 1)
+    x = torch.cat([torch.arange(3), torch.arange(levels - 3, levels),
+                   torch.randint(levels, (2000,))]).clamp(0, levels - 1)
     x = x.reshape(-1, 1, 1, 1)
     for f in (fl.Dequantize(levels), fl.VariationalDequantize((1, 1, 1), levels, layers=1, hidden=4)):
         f, coarse = f.to(dtype), torch.float32 if dtype == torch.float64 else dtype
         assert torch.equal(f(f.inverse(x)[0])[0].long(), x)
-        broken = type(f)(**({"shape": (1, 1, 1)} if isinstance(f, fl.VariationalDequantize) else {}), levels=8 * levels).to(coarse)
+        broken = type(f)(**({"shape": (1, 1, 1)} if isinstance(f, fl.VariationalDequantize) else {}),
+                         levels=8 * levels).to(coarse)
         if dtype != torch.bfloat16:
             with pytest.raises(ValueError, match="coarse"):
                 broken.inverse(x)
@@ -93,7 +96,8 @@ def test_a_uniform_base_costs_log2_of_the_levels(levels):
 
 
 def test_logit_preprocessing_of_uniform_pixels():
-    """8 - log2(1 - 2 alpha) = 8.152003: the base is exactly that of logit(uniform), but its tails beyond alpha are lost."""
+    """8 - log2(1 - 2 alpha) = 8.152003: the base is exactly that of logit(uniform), but its tails beyond alpha are
+    lost."""
     model = fl.Pixels(fl.Flow(fl.StandardLogistic(4), fl.AffineMap(1.0, 0.0)), (1, 2, 2), preprocess="logit").double()
     x = torch.randint(256, (100, 1, 2, 2), dtype=torch.uint8)
     bits = bits_per_dim(model.log_prob(x), 4)
@@ -104,7 +108,8 @@ def test_logit_preprocessing_of_uniform_pixels():
     lambda **options: fl.Pixels(fl.RealNVP(64, layers=2), (1, 8, 8), levels=17, **options),
     lambda **options: fl.Glow((1, 8, 8), levels=17, scales=2, steps=1, hidden=4, **options),
     lambda **options: fl.RealNVPImage((1, 8, 8), levels=17, scales=2, steps=1, hidden=4, **options),
-    lambda **options: fl.FlowPlusPlus((1, 8, 8), levels=17, scales=2, steps=1, hidden=4, components=2, variational=False, **options),
+    lambda **options: fl.FlowPlusPlus((1, 8, 8), levels=17, scales=2,
+                                      steps=1, hidden=4, components=2, variational=False, **options),
 ], ids=["Pixels", "Glow", "RealNVPImage", "FlowPlusPlus"])
 def test_preprocessing_is_the_same_map_in_every_model_and_is_saved(make, tmp_path):
     x = torch.randint(17, (5, 1, 8, 8)).to(torch.uint8)
@@ -133,7 +138,7 @@ def test_preprocessing_is_the_same_map_in_every_model_and_is_saved(make, tmp_pat
 
 
 def test_nice_unit_conversion():
-    """T3.21: 1980.50 nats on [0, 1] are 4.355539 bits/dim."""
+    """1980.50 nats on [0, 1] are 4.355539 bits/dim."""
     assert bits_per_dim(1980.50 - 784 * math.log(256), 784) == pytest.approx(4.355539, abs=1e-6)
 
 
@@ -206,9 +211,12 @@ def test_nice_in_alternate_order_keeps_the_even_places_in_its_last_coupling(dim)
 
 
 def test_blocks_are_counted():
-    sizes = [sum(p.numel() for p in fl.RealNVPImage((1, 4, 4), scales=1, steps=1, hidden=4, blocks=k).parameters()) for k in (1, 2, 3)]
-    assert sizes[2] - sizes[1] == sizes[1] - sizes[0] == 2 * 2 * (9 * 4 * 4 + 4)  # two networks, two 3x3 convolutions a block
-    attention = [fl.FlowPlusPlus((1, 4, 4), scales=1, steps=1, hidden=4, components=2, variational=False, blocks=k) for k in (1, 3)]
+    sizes = [sum(p.numel() for p in fl.RealNVPImage((1, 4, 4), scales=1, steps=1, hidden=4, blocks=k).parameters())
+             for k in (1, 2, 3)]
+    # two networks, two 3x3 convolutions a block
+    assert sizes[2] - sizes[1] == sizes[1] - sizes[0] == 2 * 2 * (9 * 4 * 4 + 4)
+    attention = [fl.FlowPlusPlus((1, 4, 4), scales=1, steps=1, hidden=4, components=2, variational=False, blocks=k)
+                 for k in (1, 3)]
     one, three = (sum(type(m).__name__ == "_Attention" for m in flow.modules()) for flow in attention)
     assert (one, three) == (2, 6)
 

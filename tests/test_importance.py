@@ -26,7 +26,8 @@ def test_effective_sample_size_does_not_overflow_and_ignores_a_constant():
 
 @pytest.mark.parametrize("k", [-0.5, 0.0, 0.3, 0.7, 1.5])
 def test_the_shape_of_generalised_pareto_weights(k):
-    """w = (u^-k - 1) / k is generalised Pareto of shape k, and so is its tail; log-weights that overflow do not matter."""
+    """w = (u^-k - 1) / k is generalised Pareto of shape k, and so is its tail; log-weights that overflow do not
+    matter."""
     torch.manual_seed(1)
     u = torch.rand(200_000, dtype=D)
     log_w = -(u.log()) if k == 0 else torch.expm1(-k * u.log()) / k
@@ -59,7 +60,8 @@ def test_weights_without_a_tail():
 
 
 def four_levels():
-    """A flow over one pixel of four levels whose noise is uniform: p(v) is a logistic density, so that P(x) is known."""
+    """A flow over one pixel of four levels whose noise is uniform: p(v) is a logistic density, so that P(x) is
+    known."""
     flow = fl.Flow(fl.StandardLogistic(1), fl.AffineMap(0.1, 0.4))
     x = torch.arange(4, dtype=torch.uint8).reshape(4, 1, 1, 1)
     edges = torch.sigmoid((torch.arange(5, dtype=D) / 4 - 0.4) / 0.1)

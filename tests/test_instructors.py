@@ -1,15 +1,13 @@
 """The instructors' page says where each topic of the lectures is, and its links lead there."""
 import re
-import sys
 from pathlib import Path
 
+import lint
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "book" / "tools"))
-
-import lint  # noqa: E402
-
 PAGE = ROOT / "book" / "instructors.md"
-PART_I = {*(f"0.{k}" for k in range(1, 6)), *(f"1.{k}" for k in range(1, 13)), "1.15", "2.10", "2.11", *(f"3.{k}" for k in range(1, 6))}
+PART_I = {*(f"0.{k}" for k in range(1, 6)), *(f"1.{k}" for k in range(1, 13)), "1.15", "2.10", "2.11",
+          *(f"3.{k}" for k in range(1, 6))}
 PART_II = {"1.13", "1.14", "4.1", "4.2", "4.3", "4.4", "4.5", "4.8"}
 PART_III = {*(f"0.{k}" for k in range(6, 12)), *(f"2.{k}" for k in range(1, 8)), "3.6", "3.7"}
 

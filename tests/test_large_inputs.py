@@ -1,9 +1,10 @@
-"""A finite x, however large (fill values such as 1e20, 3e38), has a log-density that is finite or -inf, and never NaN."""
+"""A finite x, however large (fill values such as 1e20, 3e38), has a log-density that is finite or -inf, and never
+NaN."""
 import pytest
 import torch
+from registry import ENTRIES
 
 import flowlib as fl
-from registry import ENTRIES
 
 VECTORS = [e for e in ENTRIES if "integral" not in e.exempt or e.latents == "uniform"]  # the others are of images
 VECTORS = [e for e in VECTORS if not any(isinstance(m, fl.Coupling) for m in e.make(8, None).modules())]
@@ -14,7 +15,8 @@ VECTORS = [e for e in VECTORS if not any(isinstance(m, fl.Coupling) for m in e.m
 def test_large_inputs(entry, dtype):
     for dim in set(entry.dims) & {2, 8}:
         f = entry.bijection(dim, None, dtype).eval()
-        signs = torch.stack([torch.ones(dim), -torch.ones(dim), (-1.0) ** torch.arange(dim), torch.eye(dim)[0]]).to(dtype)
+        signs = torch.stack([torch.ones(dim), -torch.ones(dim), (-1.0) ** torch.arange(dim),
+                             torch.eye(dim)[0]]).to(dtype)
         sizes = torch.tensor([1e15, 2e19, 1e20, 1e30, 0.9 * torch.finfo(dtype).max], dtype=dtype)
         x = (sizes[:, None, None] * signs).flatten(0, 1)
         for g in (f, fl.Inverse(f)):

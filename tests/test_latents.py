@@ -31,10 +31,12 @@ def test_the_great_circle_keeps_the_length_and_turns_at_a_constant_rate():
 
 
 def test_the_straight_line_cuts_inside():
-    """T3.17: the middle of two independent latents is shorter by a factor of sqrt 2, that of the great circle is not."""
+    """The middle of two independent latents is shorter by a factor of sqrt 2, that of the great circle is
+    not."""
     a, b = torch.randn(2, 200, 3072, dtype=D)
     typical = math.sqrt(3072)
-    assert (latents.linear(a, b, 0.5).norm(dim=-1).mean() / typical).item() == pytest.approx(1 / math.sqrt(2), abs=0.003)
+    assert (latents.linear(a, b, 0.5).norm(dim=-1).mean()
+            / typical).item() == pytest.approx(1 / math.sqrt(2), abs=0.003)
     assert (latents.spherical(a, b, 0.5).norm(dim=-1).mean() / typical).item() == pytest.approx(1, abs=0.003)
 
 
@@ -120,7 +122,7 @@ def test_interpolation_of_real_images_begins_and_ends_with_them(flow):
 
 
 def test_temperature_scales_the_latents_about_their_centre():
-    """T3.17: at temperature T the latents of a flow's samples have covariance T^2 I."""
+    """At temperature T the latents of a flow's samples have covariance T^2 I."""
     flow = fl.Flow(fl.StandardNormal(3), fl.AffineMap(2.0, 1.0))
     z = flow.encode(flow.sample(100_000, temperature=0.7))
     torch.testing.assert_close(torch.cov(z.T), 0.49 * torch.eye(3), rtol=0, atol=0.01)

@@ -3,12 +3,12 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import laws
 import pytest
 import torch
+from registry import DIMS, ENTRIES, cases, parameters
 
 import flowlib as fl
-import laws
-from registry import DIMS, ENTRIES, cases, parameters
 
 DOUBLE, SINGLE = torch.float64, torch.float32
 
@@ -49,7 +49,8 @@ def drawn(entry, dim, width, dtype=DOUBLE):
     return laws.Case(f, z, torch.randn(len(z), width, dtype=dtype) if width else None, entry.volume_preserving)
 
 
-latest = functools.lru_cache(maxsize=1)(drawn)  # the laws of one case come one after the other, and share what they compute
+# the laws of one case come one after the other, and share what they compute
+latest = functools.lru_cache(maxsize=1)(drawn)
 
 
 def all_cases():
@@ -133,7 +134,8 @@ def test_finite_inputs_have_a_density(entry, dim, width):
 @over("half", dims=(3,))
 def test_half_precision_is_refused_or_right(entry, dim, width, dtype):
     case = drawn(entry, dim, width)
-    laws.half_precision_is_refused_or_right(laws.Case(entry.bijection(dim, width, scale=1.0), case.z, case.context), dtype)
+    laws.half_precision_is_refused_or_right(laws.Case(entry.bijection(dim, width, scale=1.0), case.z, case.context),
+                                            dtype)
 
 
 def test_every_public_bijection_is_in_the_registry():

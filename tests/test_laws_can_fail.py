@@ -1,12 +1,13 @@
-"""Negative controls: for each kind of error that flow code is known for, a map that has it, and the law that sees it."""
+"""Negative controls: for each kind of error that flow code is known for, a map that has it, and the law that sees
+it."""
 import weakref
 
+import laws
 import pytest
 import torch
 from torch import nn
 
 import flowlib as fl
-import laws
 
 Z = torch.linspace(-1.5, 1.5, 24, dtype=torch.float64).reshape(8, 3)
 

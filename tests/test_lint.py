@@ -1,19 +1,16 @@
 """The lessons keep to their conventions, and every rule of the lint can fire."""
 import copy
 import json
-import sys
 from pathlib import Path
 
+import lint
 import pytest
+import setup_cell
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "book" / "tools"))
-
-import lint  # noqa: E402
-import setup_cell  # noqa: E402
-
 LESSONS = sorted(ROOT.glob("lessons/*.ipynb"))
-SLIDER = '<label for="k">scale</label><input type="range" id="k"><img alt="scale one" src="data:image/png;base64,iVBORw0KGgoAAAA=">'
+SLIDER = ('<label for="k">scale</label><input type="range" id="k">'
+          '<img alt="scale one" src="data:image/png;base64,iVBORw0KGgoAAAA=">')
 
 
 @pytest.fixture(autouse=True)
@@ -32,20 +29,26 @@ def code(source, data=None, **metadata):
 
 def good_lesson():
     """A small lesson without a fault, as a notebook dictionary."""
-    cells = [markdown("# Lesson 2: One dimension\n\nYou will be able to map. Needs: nothing. Reading time: 20 min. Run time: 9 s."),
+    cells = [markdown("# Lesson 2: One dimension\n\nYou will be able to map. Needs: nothing. Reading time: 20 min. Run "
+                      "time: 9 s."),
              code(setup_cell.cell(setup_cell.address()), tags=["remove-cell"]),
              markdown("## Predict first\n\n" + "What do you expect from it? " * 420 + "See Eq. (2.1) and Figure 2.1."),
              markdown("## The idea in one picture"),
              code("frames()", {"text/html": SLIDER}),
              markdown("*Figure 2.1. A slider.*\n\nMore."),
-             markdown("## The mathematics\n\n> **Theorem 2.1 (mass).** It holds:\n>\n> $$ p(x) = 1 \\tag{2.1} $$\n>\n> always.\n\n"
-                      "<details><summary>Proof</summary>\n\nAs in [Dinh et al., 2017](https://arxiv.org/abs/1605.08803).\n\n</details>")]
+             markdown("## The mathematics\n\n> **Theorem 2.1 (mass).** It holds:\n>\n> $$ p(x) = 1 \\tag{2.1} "
+                      "$$\n>\n> always.\n\n" "<details><summary>Proof</summary>\n\nAs in [Dinh et al., "
+                      "2017](https://arxiv.org/abs/1605.08803).\n\n</details>")]
     for number in range(2, 9):
         alt = {"image": {"alt": f"Curve number {number} rises from left to right."}}
-        cells += [code(f"draw({number})", {"image/png": "iVBORw0KGgoAAAA="}, mystnb=alt), markdown(f"*Figure 2.{number}. A curve.*")]
-    cells += [markdown("## From scratch"), code("x = 1\nprint(x)"), markdown("## Verify it\n\nAs in [Lesson 2](#from-scratch)."),
-              markdown("## The same with flowlib"), markdown("## What goes wrong"), markdown("## Summary\n\n" + "- point\n" * 5),
-              markdown("## Key terms\n\n[flow](../book/glossary.md#flow)"), markdown("## Exercises"), markdown("## Going further"),
+        cells += [code(f"draw({number})", {"image/png": "iVBORw0KGgoAAAA="}, mystnb=alt),
+                  markdown(f"*Figure 2.{number}. A curve.*")]
+    cells += [markdown("## From scratch"), code("x = 1\nprint(x)"),
+              markdown("## Verify it\n\nAs in [Lesson 2](#from-scratch)."),
+              markdown("## The same with flowlib"), markdown("## What goes wrong"),
+              markdown("## Summary\n\n" + "- point\n" * 5),
+              markdown("## Key terms\n\n[flow](../book/glossary.md#flow)"), markdown("## Exercises"),
+              markdown("## Going further"),
               markdown("## References")]
     cells = [{"id": f"02-{place:02d}", **cell} for place, cell in enumerate(cells)]
     return {"cells": cells, "metadata": {"kernelspec": {"name": "python3"}}, "nbformat": 4, "nbformat_minor": 5}
@@ -74,7 +77,8 @@ def on_cell(source, action):
 
 
 def printed(line):
-    return on_cell("x = 1", lambda cell: cell["outputs"].append({"output_type": "stream", "name": "stdout", "text": line}))
+    return on_cell("x = 1", lambda cell: cell["outputs"].append({"output_type": "stream", "name": "stdout",
+                                                                 "text": line}))
 
 
 FAULTS = [
@@ -83,7 +87,8 @@ FAULTS = [
     ("notebook", lambda nb: nb["metadata"].update(widgets={})),
     ("notebook", lambda nb: nb["cells"][3].update(id="02-00")),
     ("notebook", on_cell("x = 1", lambda cell: cell.update(execution_count=None))),
-    ("notebook", on_cell("x = 1", lambda cell: cell["outputs"].append({"output_type": "stream", "name": "stderr", "text": "w"}))),
+    ("notebook",
+     on_cell("x = 1", lambda cell: cell["outputs"].append({"output_type": "stream", "name": "stderr", "text": "w"}))),
     ("set_up", replaced(" is None:", " == None:")),
     ("set_up", on_cell("# Set-up", lambda cell: cell["metadata"].clear())),
     ("skeleton", replaced("Reading time", "Time")),
@@ -104,8 +109,10 @@ FAULTS = [
     ("figures", on_cell("draw(4)", lambda cell: cell["outputs"].clear())),
     ("figures", on_cell("frames", lambda cell: cell["outputs"][0].update(data={"text/html": '<img alt="scale one">'}))),
     ("alternative_text", on_cell("draw(4)", lambda cell: cell["metadata"].clear())),
-    ("alternative_text", on_cell("frames", lambda cell: cell["outputs"][0].update(data={"text/html": SLIDER.replace("alt=", "x=")}))),
-    ("alternative_text", on_cell("frames", lambda cell: cell["outputs"][0].update(data={"text/html": SLIDER.replace("label", "b")}))),
+    ("alternative_text",
+     on_cell("frames", lambda cell: cell["outputs"][0].update(data={"text/html": SLIDER.replace("alt=", "x=")}))),
+    ("alternative_text",
+     on_cell("frames", lambda cell: cell["outputs"][0].update(data={"text/html": SLIDER.replace("label", "b")}))),
     ("citations", replaced("1605.08803", "1605.08804")),
     ("self_contained", replaced("More.", "![a map](map.png)")),
     ("self_contained", replaced("More.", '<img src="map.png" alt="a map">')),

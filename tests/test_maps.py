@@ -38,7 +38,8 @@ def test_decreasing_map():
     assert torch.allclose(flow.log_prob(grid).exp(), 1 / (2 * grid[:, 0]))
 
 
-@pytest.mark.parametrize("law", [torch.distributions.Normal(0.5, 2.0), torch.distributions.Exponential(torch.tensor(1.5, dtype=D)),
+@pytest.mark.parametrize("law", [torch.distributions.Normal(0.5, 2.0),
+                                 torch.distributions.Exponential(torch.tensor(1.5, dtype=D)),
                                  torch.distributions.Laplace(-1.0, 0.7), torch.distributions.Cauchy(0.0, 1.0)],
                          ids=lambda law: type(law).__name__)
 def test_inverse_cdf_gives_the_law(law):
@@ -81,7 +82,7 @@ def test_degenerate_maps_are_refused(broken):
 
 
 def test_linear_gaussian_is_the_multivariate_normal():
-    """x = A z: N(0, A A^T) (T3.1)."""
+    """x = A z: N(0, A A^T)."""
     a = torch.tensor([[2.0, 0.5], [-1.0, 1.5]], dtype=D)
     flow = fl.Flow(fl.StandardNormal(2), fl.Linear(a)).double()
     exact = torch.distributions.MultivariateNormal(torch.zeros(2, dtype=D), a @ a.T)
@@ -134,7 +135,8 @@ def test_volumes_refuse_wrong_shapes():
 def test_probabilities_of_exactly_zero_and_one():
     """A uniform draw can be 0, and rounding can make it 1: both are within the cube, and far out on the line."""
     ends = torch.tensor([[0.0], [1.0], [-1e-3], [1.001]])
-    for f in (fl.Logit(), fl.InverseCDF(torch.distributions.Normal(0.0, 1.0)), fl.InverseCDF(torch.distributions.Laplace(0.0, 1.0))):
+    for f in (fl.Logit(), fl.InverseCDF(torch.distributions.Normal(0.0, 1.0)),
+              fl.InverseCDF(torch.distributions.Laplace(0.0, 1.0))):
         x, log_det = f(ends)
         assert x.isfinite().all() and x[0] < -5 and x[1] > 5
         assert log_det[:2].isfinite().all() and bool((log_det[2:] == -torch.inf).all())
@@ -142,7 +144,8 @@ def test_probabilities_of_exactly_zero_and_one():
     assert flow.sample(10).isfinite().all()
 
 
-@pytest.mark.parametrize("dtype, left, right", [(torch.float32, -12.9, 5.2), (torch.float64, -37.4, 8.1)], ids=["float32", "float64"])
+@pytest.mark.parametrize("dtype, left, right", [(torch.float32, -12.9, 5.2), (torch.float64, -37.4, 8.1)],
+                         ids=["float32", "float64"])
 def test_inverse_cdf_of_a_normal_comes_back(dtype, left, right):
     f = fl.InverseCDF(torch.distributions.Normal(torch.tensor(3.0, dtype=dtype), torch.tensor(0.5, dtype=dtype)))
     eps = torch.finfo(dtype).eps
@@ -150,13 +153,15 @@ def test_inverse_cdf_of_a_normal_comes_back(dtype, left, right):
     x = 3 + 0.5 * u
     z, log_det = f.inverse(x)
     back, forward_log_det = f(z)
-    slope = (0.5 * u * u).clamp(max=80).exp() * (u > 0)  # of Phi^-1 on the right, where z has no more digits than near 1
+    # of Phi^-1 on the right, where z has no more digits than near 1
+    slope = (0.5 * u * u).clamp(max=80).exp() * (u > 0)
     assert bool(((back - x).abs() <= eps * (100 + 3 * slope)).all())
     beyond = f(f.inverse(torch.tensor([[9.0]], dtype=dtype))[0])[0]
     assert right < (beyond.item() - 3) / 0.5 < right + 0.3  # what is documented: the quantile of the number before 1
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64],
+                         ids=["float32", "bfloat16", "float64"])
 @pytest.mark.parametrize("size", [1.0, 60.0, 1e4, 1e7])
 def test_a_rotation_of_large_parameters_is_one(size, dtype):
     f = fl.Rotation(5).to(dtype)
@@ -164,7 +169,8 @@ def test_a_rotation_of_large_parameters_is_one(size, dtype):
         f.upper.mul_(size)
     q = f.matrix().double()
     assert (q @ q.T - torch.eye(5, dtype=D)).abs().max() < max(5 * torch.finfo(dtype).eps, 1e-15 * size * 10)
-    exact = torch.linalg.matrix_exp((s := f.upper.new_zeros(5, 5).index_put(tuple(f.rows_columns), f.upper).double()) - s.T)
+    s = f.upper.new_zeros(5, 5).index_put(tuple(f.rows_columns), f.upper).double()
+    exact = torch.linalg.matrix_exp(s - s.T)
     assert (q - exact).abs().max() <= torch.finfo(dtype).eps
 
 

@@ -9,7 +9,8 @@ from torch.autograd import gradcheck, gradgradcheck
 import flowlib as fl
 from flowlib.numerics import log_mixture_cdf, log_ndtr, log_ndtri, log_softplus, solve_monotone, sqrt_softplus
 
-DTYPES = pytest.mark.parametrize("dtype, reach", [(torch.float64, 60.0), (torch.float32, 30.0)], ids=["float64", "float32"])
+DTYPES = pytest.mark.parametrize("dtype, reach", [(torch.float64, 60.0), (torch.float32, 30.0)],
+                                 ids=["float64", "float32"])
 
 
 # --- solve_monotone
@@ -131,7 +132,8 @@ def test_log_ndtri_differentiates_twice(dtype, reach):
                                            ("normal", stats.norm.cdf, stats.norm.pdf)])
 def test_mixture_cdf_in_the_middle(kind, cdf, pdf):
     x = torch.linspace(-6, 6, 101, dtype=torch.float64)
-    weights, means, scales = (torch.tensor(v, dtype=torch.float64) for v in ([0.2, 0.5, 0.3], [-2.0, 0.0, 3.0], [0.5, 1.0, 2.0]))
+    weights, means, scales = (torch.tensor(v, dtype=torch.float64)
+                              for v in ([0.2, 0.5, 0.3], [-2.0, 0.0, 3.0], [0.5, 1.0, 2.0]))
     log_f, log_g, log_density = log_mixture_cdf(x, weights.log(), means, scales.log(), kind)
     u = ((x[:, None] - means) / scales).numpy()
     f = torch.from_numpy((weights.numpy() * cdf(u)).sum(-1))
@@ -181,7 +183,8 @@ def test_a_bracket_without_a_root_is_told_with_its_residual():
 
 
 def test_where_no_number_can_be_looked_at_nothing_is_told():
-    assert torch.func.vmap(lambda y: solve_monotone(double, y, 0.0, 1.0))(torch.tensor([10.0, 1.0])).tolist() == pytest.approx([1, 0.5])
+    solved = torch.func.vmap(lambda y: solve_monotone(double, y, 0.0, 1.0))(torch.tensor([10.0, 1.0]))
+    assert solved.tolist() == pytest.approx([1, 0.5])
     assert solve_monotone(double, torch.ones(3, device="meta"), 0.0, 1.0).shape == (3,)
 
 

@@ -1,17 +1,13 @@
 """The reference pages hold every public name, and what docstrings and pages cite is in the list of references."""
 import json
 import re
-import sys
 from pathlib import Path
 
+import api_pages
 import griffe
 import pytest
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "book" / "tools"))
-
-import api_pages  # noqa: E402
-
 PAGES = json.loads((ROOT / "book" / "reference" / "pages.json").read_text())
 CITED = re.compile(r"(?:\barXiv:|arxiv\.org/abs/|\bdoi:|doi\.org/)(10\.[^\s,;)\]>\"'}]+|\d{4}\.\d{4,5})", re.I)
 
@@ -59,15 +55,18 @@ def test_a_docstring_becomes_markdown():
         """Not shown."""
 '''})
     text = api_pages.directive(found["A"], "A", "::::")
-    for part in ("::::{py:class} A(scale=2.0, *, bias=None)", "Maps $x$ to $2x$ ([arXiv:1605.08803](https://arxiv.org/abs/1605.08803)).",
-                 "- `scale`: The factor.", "- A pair: the value and (...,) log-dets.", "- `ValueError`: The scale is zero.",
+    for part in ("::::{py:class} A(scale=2.0, *, bias=None)",
+                 "Maps $x$ to $2x$ ([arXiv:1605.08803](https://arxiv.org/abs/1605.08803)).",
+                 "- `scale`: The factor.",
+                 "- A pair: the value and (...,) log-dets.", "- `ValueError`: The scale is zero.",
                  "```python\n>>> A(2)\nA\n```", ":::{py:method} A.run(x)"):
         assert part in text
     assert "_hidden" not in text
 
 
 def sources():
-    return [*ROOT.glob("flowlib/**/*.py"), *ROOT.glob("book/*.md"), *ROOT.glob("book/results/*.json"), ROOT / "README.md"]
+    return [*ROOT.glob("flowlib/**/*.py"), *ROOT.glob("book/*.md"), *ROOT.glob("book/results/*.json"),
+            ROOT / "README.md"]
 
 
 @pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))

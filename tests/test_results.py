@@ -1,25 +1,23 @@
-"""Every file of results is complete and made by a row that exists, one small row is measured again, the page shows all."""
+"""Every file of results is complete and made by a row that exists, one small row is measured again, the page shows
+all."""
 import json
 import math
-import sys
 from pathlib import Path
 
 import pytest
+import results
 import torch
+from results import read
+
+from flowlib import bits_per_dim, data, load
+from flowlib.evaluate import bits
+from flowlib.images import dequantize
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "book" / "tools"))
-
-import results  # noqa: E402
-from results import read  # noqa: E402
-
-from flowlib import bits_per_dim, data, evaluate, load  # noqa: E402
-from flowlib.images import dequantize  # noqa: E402
-from flowlib.evaluate import bits  # noqa: E402
-
 FILES = sorted(results.RESULTS.glob("*.json"))
 SCHEMA = {"section": str, "name": str, "note": str, "unit": str, "bound": bool, "value": float, "spread": float,
-          "tolerance": float, "values": list, "beside": dict, "seeds": list, "device": str, "gpu": bool, "minutes": float,
+          "tolerance": float, "values": list, "beside": dict, "seeds": list, "device": str,
+          "gpu": bool, "minutes": float,
           "command": str}
 
 
@@ -57,7 +55,8 @@ def test_the_flows_beat_both_baselines_of_their_run(model):
 
 
 def test_the_mean_field_gap_closes_reflection_by_reflection():
-    none, *reflections = (read(f"gap-{name}")["value"] for name in ("none", *(f"householder-{t}" for t in (1, 2, 4, 7))))
+    none, *reflections = (read(f"gap-{name}")["value"]
+                          for name in ("none", *(f"householder-{t}" for t in (1, 2, 4, 7))))
     assert abs(none - read("gap-none")["paper"]["value"]) < 1e-9
     assert all(value <= goal for value, goal in zip(reflections, (0.72, 0.27, 0.03, 0.001)))
     assert max(read("gap-liaf")["values"] + read("gap-ccliaf")["values"]) < 1e-3
@@ -69,13 +68,15 @@ SHIPPED = [name for name, row in results.ROWS.items() if row.checkpoint]
 @pytest.mark.parametrize("name", SHIPPED)
 def test_a_shipped_model_is_that_of_its_row(name):
     result, folder = read(name), results.CHECKPOINTS / results.ROWS[name].checkpoint
-    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "model.json", "metrics.json", "evaluation.json"}
+    assert {path.name for path in folder.iterdir()} == {"model.safetensors", "model.json", "metrics.json",
+                                                        "evaluation.json"}
     assert sum(path.stat().st_size for path in folder.iterdir()) < 5e6
     metrics, evaluation = (json.loads((folder / file).read_text()) for file in ("metrics.json", "evaluation.json"))
     assert metrics["command"] == result["command"].format(seed=result["seeds"][0])
     assert metrics["test_bits_per_dim"] == result["values"][0] and metrics["processor_seconds"] < 20 * 60
     assert evaluation["weighted"]["bits_per_dim"] < evaluation["few"]["bits_per_dim"]
-    assert evaluation["float32"]["wrong_pixels"] == evaluation["float64"]["wrong_pixels"] == 0 and evaluation["float32"]["error"] < 1e-4
+    assert evaluation["float32"]["wrong_pixels"] == evaluation["float64"]["wrong_pixels"] == 0
+    assert evaluation["float32"]["error"] < 1e-4
     small = metrics["data"] if metrics["data"] == "digits" else f"{metrics['data']}-small"
     x = data.load(small, "test").x[::5]  # the first images of each class of the same test set
     assert bits(load(folder), x)[0] == pytest.approx(result["values"][0], abs=0.2)
@@ -83,7 +84,8 @@ def test_a_shipped_model_is_that_of_its_row(name):
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
 def test_off_the_edges_integers_come_back_at_no_more_than_the_price_that_the_docstring_states(monkeypatch, name):
-    flow, x = load(results.CHECKPOINTS / f"{name}-glow").eval().requires_grad_(False), data.load(f"{name}-small", "test").x
+    flow = load(results.CHECKPOINTS / f"{name}-glow").eval().requires_grad_(False)
+    x = data.load(f"{name}-small", "test").x
     torch.manual_seed(0)
     assert torch.equal(flow.decode(flow.encode(x)), x)  # 392,000 pixels in float32, a few of them wrong without EDGE
     bits = []

@@ -6,10 +6,10 @@ import types
 
 import pytest
 import torch
+from registry import ENTRIES
 from torch import nn
 
 import flowlib as fl
-from registry import ENTRIES
 
 
 def small():

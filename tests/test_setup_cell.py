@@ -1,23 +1,23 @@
-"""The set-up cell in its situations, the one place that holds the repository's address, and the buttons that lead there."""
+"""The set-up cell in its situations, the one place that holds the repository's address, and the buttons that lead
+there."""
 import json
 import shutil
 import subprocess
-import sys
 import sysconfig
 import venv
 from pathlib import Path
 from types import SimpleNamespace
 
+import address
 import pytest
+import setup_cell
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "book" / "tools"), str(ROOT / "book" / "_ext")]
 
-import address  # noqa: E402
-import setup_cell  # noqa: E402
 
 PUBLIC, NONE = "https://github.com/a/flows", setup_cell.PLACEHOLDER + "flows/flows"
-USE = "import flowlib, torch\nprint(flowlib.__file__)\nprint(flowlib.Flow(flowlib.Uniform(0., 1.), flowlib.AffineMap(2., 1.)).log_prob(torch.tensor([2.])).exp().item())"
+USE = ("import flowlib, torch\nprint(flowlib.__file__)\nprint(flowlib.Flow(flowlib.Uniform(0., 1.), "
+       "flowlib.AffineMap(2., 1.)).log_prob(torch.tensor([2.])).exp().item())")
 
 
 def git(folder, *command):
@@ -39,13 +39,24 @@ def remote(tmp_path_factory):
     return f"file://{bare}", git(work, "rev-parse", "HEAD").strip()
 
 
-@pytest.fixture
-def python(tmp_path):
-    """An interpreter with torch and pip but without flowlib; what it installs stays in tmp_path."""
-    venv.create(tmp_path / "env", with_pip=False)
-    packages = next((tmp_path / "env").rglob("site-packages"))
-    (packages / "here.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    return tmp_path / "env" / "bin" / "python"
+def interpreter(folder):
+    """One with torch and pip but without flowlib; what it installs stays in its folder."""
+    venv.create(folder, with_pip=False)
+    (next(folder.rglob("site-packages")) / "here.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return folder / "bin" / "python"
+
+
+@pytest.fixture(scope="module")
+def python(tmp_path_factory):
+    """An interpreter in which nothing is ever installed."""
+    return interpreter(tmp_path_factory.mktemp("env"))
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory, remote):
+    """An interpreter in which the cell installed flowlib, and where that lies."""
+    python = interpreter(tmp_path_factory.mktemp("installed"))
+    return python, run(python, tmp_path_factory.mktemp("empty"), *remote)
 
 
 def run(python, folder, url, commit=""):
@@ -53,7 +64,8 @@ def run(python, folder, url, commit=""):
     folder.mkdir(exist_ok=True)
     # without build isolation: setuptools is there already, and no index is asked
     environment = {"PATH": "/usr/bin:/bin", "PIP_NO_BUILD_ISOLATION": "0", "PIP_NO_INDEX": "1", "HOME": str(folder)}
-    done = subprocess.run([str(python), "-c", setup_cell.cell(url, commit, "v9") + "\n" + USE], cwd=folder, env=environment, capture_output=True,
+    done = subprocess.run([str(python), "-c", setup_cell.cell(url, commit, "v9") + "\n" + USE], cwd=folder,
+                          env=environment, capture_output=True,
                           text=True)
     assert done.returncode == 0, done.stderr
     place, density = done.stdout.split()[-2:]
@@ -67,15 +79,15 @@ def test_in_a_clone(python, url):
         assert run(python, folder, url).parent == ROOT / "flowlib"
 
 
-def test_neither(python, tmp_path, remote):
-    package = run(python, tmp_path / "empty", *remote).parent
-    assert tmp_path / "env" in package.parents
+def test_neither(installed):
+    python, package = installed[0], installed[1].parent
+    assert python.parents[1] in package.parents
     files = git(ROOT, "ls-files", "flowlib").splitlines()
     assert [file for file in files if not (package.parent / file).is_file()] == []  # data, demos and checkpoints too
 
 
-def test_installed(python, tmp_path, remote):
-    first = run(python, tmp_path / "empty", *remote)
+def test_installed(installed, tmp_path):
+    python, first = installed
     for url in ("file:///nowhere", NONE):
         assert run(python, tmp_path / "empty", url) == first  # nothing is fetched a second time
 
@@ -119,13 +131,15 @@ def test_the_built_site_has_these_buttons(monkeypatch):
         pytest.skip("no site in _build/html: run `make book` first")
     html = page.read_text()
     shown = not setup_cell.address().startswith(setup_cell.PLACEHOLDER)
-    assert [word in html for word in ("colab.research.google.com", "btn-source-repository-button", "btn-source-issues-button")] == [shown] * 3
+    assert [word in html for word in ("colab.research.google.com", "btn-source-repository-button",
+                                      "btn-source-issues-button")] == [shown] * 3
     assert "example.org" not in html
 
 
 @pytest.fixture
 def copy(tmp_path, monkeypatch):
-    """A small repository without an address, tagged v1.0: the configuration, a page that names the address, a notebook."""
+    """A small repository without an address, tagged v1.0: the configuration, a page that names the address, a
+    notebook."""
     cells = [{"cell_type": "markdown", "source": ["# Set-up. \u2192"]},
              {"cell_type": "code", "source": setup_cell.cell(NONE).splitlines(keepends=True)}]
     (tmp_path / "_config.yml").write_text(f"repository:\n  url: {NONE}\n")
@@ -159,7 +173,8 @@ def test_both_commands_change_every_place(copy):
 
 @pytest.mark.parametrize("command, value, message", [
     ("repository", "flows", "not a usable"), ("repository", "https://github.com/b", "not a usable"),
-    ("release", 'v1"; x', "not a usable"), ("release", "v1.0", "first `make repository"), ("release", "v2", "has no refs/tags/v2")])
+    ("release", 'v1"; x', "not a usable"), ("release", "v1.0", "first `make repository"),
+    ("release", "v2", "has no refs/tags/v2")])
 def test_unusable_values_are_refused(copy, command, value, message):
     if value == "v2":
         setup_cell.main("repository", PUBLIC)

@@ -15,7 +15,8 @@ def total(target, low, high, n):
     return torch.trapezoid(torch.trapezoid(target.log_prob(z).exp(), y), x).item()
 
 
-@pytest.mark.parametrize("name, log_z", [("U1", 1.877502), ("U2", 2.1129), ("U3", 2.6726), ("U4", 2.7416), ("EightGaussians", 0.0)])
+@pytest.mark.parametrize("name, log_z", [("U1", 1.877502), ("U2", 2.1129), ("U3", 2.6726), ("U4", 2.7416),
+                                         ("EightGaussians", 0.0)])
 def test_energies_are_densities(name, log_z):
     target = getattr(targets, name)()
     assert target.log_z == pytest.approx(log_z, abs=1e-4)
@@ -40,7 +41,8 @@ def test_without_the_wall_the_constant_grows_with_the_box():
 
 @pytest.mark.parametrize("name", ["EightGaussians", "Rings", "Checkerboard"])
 def test_samples_follow_the_density(name):
-    """Counts in 16 x 16 cells against the integral of the density over each: chi-square within five standard deviations."""
+    """Counts in 16 x 16 cells against the integral of the density over each: chi-square within five standard
+    deviations."""
     torch.manual_seed(0)
     target, n, fine = getattr(targets, name)(), 100_000, 40
     x = target.sample(n).double()

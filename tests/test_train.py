@@ -163,7 +163,8 @@ def test_parts_have_the_gradient_of_the_whole():
     x, flows, histories = blob()[0].double(), [], []
     for accumulate in (1, 4):
         flow = small().double()
-        histories.append(fit(flow, x, x[:50], steps=9, batch_size=32, accumulate=accumulate, clip=0.1, lr=1e-2, eval_every=3))
+        histories.append(fit(flow, x, x[:50], steps=9, batch_size=32, accumulate=accumulate, clip=0.1, lr=1e-2,
+                             eval_every=3))
         flows.append(flow)
     torch.testing.assert_close(weights(flows[0]), weights(flows[1]), rtol=0, atol=1e-12)
     torch.testing.assert_close(histories[0].loss, histories[1].loss, rtol=1e-5, atol=0)
@@ -325,7 +326,8 @@ def test_data_outside_the_support():
     ({"steps": 3, "lr": -1.0}, "lr must be positive"), ({"steps": 3, "lr": math.nan}, "lr must be positive"),
     ({"steps": 3, "ema": 1.0}, "ema must lie in"), ({"steps": 3, "seed": -1}, "seed"),
     ({"steps": 3, "precision": "fp16"}, "bf16"), ({"steps": 3, "accumulate": 0}, "accumulate must be positive"),
-    ({"steps": 3, "batch_size": 10, "accumulate": 3}, "10 cannot be shared equally by 1 processes, each in 3 parts"), ({"steps": 3, "objective": NLL(RealNVP(2))}, "hold the flow"),
+    ({"steps": 3, "batch_size": 10, "accumulate": 3}, "10 cannot be shared equally by 1 processes, each in 3 parts"),
+    ({"steps": 3, "objective": NLL(RealNVP(2))}, "hold the flow"),
 ])
 def test_settings_that_make_no_sense(settings, message):
     with pytest.raises(ValueError, match=message):

@@ -293,9 +293,11 @@ def test_scales_are_at_most_as_many_as_the_image_can_be_halved():
 @pytest.mark.parametrize("model", ["nice", "glow", "realnvp-flat"])
 def test_preprocessing_is_that_of_the_data_set_whatever_the_model(tmp_path, model):
     words = ["--model", model, "--out", str(tmp_path / "run"), "--data"]
-    found = [parse([*words, name]).preprocess for name in ("mnist-small", "fashion-mnist", "cifar10", "digits", str(tmp_path))]
+    found = [parse([*words, name]).preprocess for name in ("mnist-small", "fashion-mnist", "cifar10", "digits",
+                                                           str(tmp_path))]
     assert found == [1e-5, 1e-5, 0.05, 0.05, 0.05]
-    assert [parse([*words, "mnist", "--preprocess", text]).preprocess for text in ("centre", "1e-6")] == ["centre", 1e-6]
+    assert [parse([*words, "mnist", "--preprocess", text]).preprocess
+            for text in ("centre", "1e-6")] == ["centre", 1e-6]
 
 
 def test_the_command_line_goes_before_the_config(tmp_path):

@@ -82,7 +82,8 @@ def test_reverse_kl_starts_from_draws_given_images():
 def test_running_moments_see_every_batch_once():
     """Batch normalisation changes its buffers in every training pass; the first batch, too, is seen once."""
     x = blob(64)[0]
-    flow, by_hand = (Flow(StandardNormal(2), Compose(BatchNorm(2), Coupling(2, Affine(), hidden=(4,)))) for _ in range(2))
+    flow, by_hand = (Flow(StandardNormal(2), Compose(BatchNorm(2), Coupling(2, Affine(), hidden=(4,))))
+                     for _ in range(2))
     fit(flow, x, steps=1, batch_size=64)
     by_hand.log_prob(x)
     torch.testing.assert_close(flow.bijection.bijections[0].mean, by_hand.bijection.bijections[0].mean)

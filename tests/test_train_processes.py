@@ -11,8 +11,8 @@ import two_processes as script
 from safetensors.torch import load_file
 
 from flowlib import NICE, RealNVP, load
-from flowlib.train import Config, ReverseKL
 from flowlib.seeds import START, STEP, seed_all
+from flowlib.train import Config, ReverseKL
 from flowlib.train.batches import Batches
 
 ROOT = Path(__file__).parents[1]
@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[1]
 
 def launch(*words):
     """Run a script, or `-m` and a module, in two processes that talk through gloo; what they printed."""
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes",
+               "2", "--num_machines", "1",
                "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
@@ -61,8 +62,8 @@ def test_parts_in_two_processes_have_the_gradient_of_the_joint_batch(out):
 
 
 def test_an_image_model_is_the_same_in_both_processes(out):
-    """Activation normalisation, rotations, permutations and signs are those of process 0, though process 1 had others and saw
-    other images; from then on weights, training losses and validation losses agree to the last bit."""
+    """Activation normalisation, rotations, permutations and signs are those of process 0, though process 1 had others
+    and saw other images; from then on weights, training losses and validation losses agree to the last bit."""
     zero, one = (load_file(out / f"glow-{rank}.safetensors") for rank in (0, 1))
     for names in ("start/", "gradient/", "weight/", "loss", "val_loss"):
         same(zero, one, names, 0)
@@ -76,7 +77,8 @@ def test_an_image_model_is_the_same_in_both_processes(out):
 
 
 def test_the_command_reports_once(tmp_path):
-    printed = launch("-m", "flowlib.train", "--model", "glow", "--data", "digits", "--out", tmp_path / "run", "--steps", "3",
+    printed = launch("-m", "flowlib.train", "--model", "glow", "--data", "digits", "--out", tmp_path / "run", "--steps",
+                     "3",
                      "--hidden", "4", "--layers", "1", "--batch-size", "16", "--accumulate", "2")
     assert printed.count("glow on digits") == printed.count("independent histograms") == 1
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())

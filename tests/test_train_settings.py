@@ -10,9 +10,24 @@ import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from training import blob, fit, small, weights
 
-from flowlib import (ActNorm, Affine, Compose, Coupling, Elementwise, Flow, Householder, ImageCoupling,
-                     InvertibleConv1x1, Pixels, Planar, RationalQuadraticSpline, RealNVP, Rotation, StandardNormal,
-                     data)
+from flowlib import (
+    ActNorm,
+    Affine,
+    Compose,
+    Coupling,
+    Elementwise,
+    Flow,
+    Householder,
+    ImageCoupling,
+    InvertibleConv1x1,
+    Pixels,
+    Planar,
+    RationalQuadraticSpline,
+    RealNVP,
+    Rotation,
+    StandardNormal,
+    data,
+)
 from flowlib.train import Config, ReverseKL
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -1,8 +1,9 @@
-"""Figures: densities are drawn where they are, interactive outputs are the same text in every run and work in a browser."""
+"""Figures: densities are drawn where they are, interactive outputs are the same text in every run and work in a
+browser."""
 import re
-import shutil
 
 import matplotlib
+import matplotlib.pyplot as plt
 import pytest
 import torch
 
@@ -10,9 +11,6 @@ import flowlib
 from flowlib import viz
 
 matplotlib.use("agg")
-import matplotlib.pyplot as plt  # noqa: E402
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 PUSH_FORWARD = {"base": ["uniform on [0, 1]", "standard Gaussian"], "map": ["x = a·z + 1", "x = exp(−a·z), decreasing"],
                 "steepness a": (0.1, 2.0, 0.1, 2.0), "strip at z": (-3.0, 2.8, 0.1, 0.3)}
 
@@ -74,7 +72,8 @@ def test_frames_are_deterministic_labelled_and_closed():
 
 
 def test_frames_id_does_not_depend_on_pixels():
-    one, two = (viz.frames(lambda a: curve(a * scale), [1, 2], label="a", alt="{}").data for scale in (1, 5))
+    one, two = (viz.frames(lambda a, scale=scale: curve(a * scale), [1, 2], label="a", alt="{}").data
+                for scale in (1, 5))
     assert one != two and one[:70] == two[:70]
 
 
@@ -93,36 +92,33 @@ def test_errors_say_what_to_do(call, message):
         call()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
-def test_in_a_browser_from_disk(tmp_path):
-    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+def test_in_a_browser_from_disk(browser, tmp_path):
     demo = viz.demo("push_forward", alt="A density and its push-forward.", controls=PUSH_FORWARD).data
     frames = viz.frames(curve, [1.0, 2.0, 3.0], label="height a", alt="A line up to {}").data
-    (tmp_path / "page.html").write_text(f"<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>{demo}{frames}",
-                                        encoding="utf-8")
+    (tmp_path / "page.html").write_text(
+        f"<!doctype html><meta charset=utf-8><meta name=viewport content='width=device-width'>{demo}{frames}",
+        encoding="utf-8")
     faults = []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 400, "height": 900})
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda message: faults.append(message.text))
-        page.goto((tmp_path / "page.html").as_uri())
+    page = browser.new_page(viewport={"width": 400, "height": 900})
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda message: faults.append(message.text))
+    page.goto((tmp_path / "page.html").as_uri())
 
-        svg, strip = page.locator("svg"), page.get_by_label("strip at z", exact=True)
-        assert "from x = 1.60 to 2.00 is 0.40 wide and holds 0.200" in svg.get_attribute("aria-label")
-        strip.focus()
-        page.keyboard.press("ArrowRight")
-        assert "from x = 1.80 to 2.20 is 0.40 wide and holds 0.200" in svg.get_attribute("aria-label")
-        page.get_by_label("map", exact=True).select_option("x = exp(−a·z), decreasing")
-        assert "from x = 0.30 to 0.45 is 0.15 wide and holds 0.200" in page.locator("p").inner_text()
-        box = svg.bounding_box()
-        page.mouse.click(box["x"] + box["width"] * 265 / 400, box["y"] + 20)  # the middle of the square, z = 0
-        assert strip.input_value() == "-0.1" and "holds probability 0.100" in svg.get_attribute("aria-label")
+    svg, strip = page.locator("svg"), page.get_by_label("strip at z", exact=True)
+    assert "from x = 1.60 to 2.00 is 0.40 wide and holds 0.200" in svg.get_attribute("aria-label")
+    strip.focus()
+    page.keyboard.press("ArrowRight")
+    assert "from x = 1.80 to 2.20 is 0.40 wide and holds 0.200" in svg.get_attribute("aria-label")
+    page.get_by_label("map", exact=True).select_option("x = exp(−a·z), decreasing")
+    assert "from x = 0.30 to 0.45 is 0.15 wide and holds 0.200" in page.locator("p").inner_text()
+    box = svg.bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 265 / 400, box["y"] + 20)  # the middle of the square, z = 0
+    assert strip.input_value() == "-0.1" and "holds probability 0.100" in svg.get_attribute("aria-label")
 
-        page.get_by_label("height a").focus()
-        page.keyboard.press("End")
-        assert page.locator("img").get_attribute("alt") == "A line up to 3.0"
-        assert page.locator("output").last.inner_text() == "3.0"
-        assert page.evaluate("document.documentElement.scrollWidth") <= 400
-        browser.close()
+    page.get_by_label("height a").focus()
+    page.keyboard.press("End")
+    assert page.locator("img").get_attribute("alt") == "A line up to 3.0"
+    assert page.locator("output").last.inner_text() == "3.0"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 400
+    page.close()
     assert not faults

@@ -1,7 +1,8 @@
-"""Started by tests/test_train_processes.py as `accelerate launch ... two_processes.py OUT`: a few steps of each objective.
+"""Started by tests/test_train_processes.py as `accelerate launch ... two_processes.py OUT`: a few steps of each
+objective.
 
-Each process writes the weights before and the gradients of the first step, as the optimizer saw them, the weights after a few
-steps, and the losses.
+Each process writes the weights before and the gradients of the first step, as the optimizer saw them, the weights after
+a few steps, and the losses.
 """
 import sys
 from pathlib import Path

@@ -2,9 +2,9 @@
 
     python book/tools/api_pages.py flowlib book/reference
 
-Docstrings are Markdown with Google sections: formulas are $...$, links are [Flow](#flowlib.Flow), so the same text reads
-well in the source, in help() and on the page. pages.json says which name stands on which page. A public name on no page,
-a listed name that is not public, and a public name without a docstring are errors.
+Docstrings are Markdown with Google sections: formulas are $...$, links are [Flow](#flowlib.Flow), so the same text
+reads well in the source, in help() and on the page. pages.json says which name stands on which page. A public name on
+no page, a listed name that is not public, and a public name without a docstring are errors.
 """
 import inspect
 import json
@@ -15,7 +15,8 @@ from pathlib import Path
 import griffe
 from setup_cell import PLACEHOLDER, address
 
-OPTIONS = {"returns_named_value": False, "returns_multiple_items": False, "warn_unknown_params": False, "warn_missing_types": False}
+OPTIONS = {"returns_named_value": False, "returns_multiple_items": False, "warn_unknown_params": False,
+           "warn_missing_types": False}
 PRIVATE = {"__version__"}
 ON_THEIR_OWN = {"train", "viz"}  # public modules that `import flowlib` leaves out: they need more than torch
 ARXIV = re.compile(r"\barXiv:(\d{4}\.\d{5}|\d{4}\.\d{4})\b")
@@ -79,7 +80,8 @@ def body(item):
             text = value.description
             out.append(f"**{section.title}**\n\n" + (code(text) if text.lstrip().startswith(">>>") else text))
         else:
-            out.append(f"**{section.title or kind.capitalize()}**\n\n" + "\n".join(entry(part, kind, declared) for part in value))
+            out.append(f"**{section.title or kind.capitalize()}**\n\n"
+                       + "\n".join(entry(part, kind, declared) for part in value))
     return ARXIV.sub(r"[arXiv:\1](https://arxiv.org/abs/\1)", "\n\n".join(part for part in out if part))
 
 
@@ -126,7 +128,8 @@ def page_text(page, package, url):
     for name in page["names"]:
         item = target(package[name])
         source = item.relative_package_filepath.as_posix()
-        link = f"Source: `{source}`" if url.startswith(PLACEHOLDER) else f"[Source]({url}/blob/main/{source}#L{item.lineno})"
+        link = (f"Source: `{source}`" if url.startswith(PLACEHOLDER)
+                else f"[Source]({url}/blob/main/{source}#L{item.lineno})")
         parts += [f"## {name}\n", directive(item, name, "::::::", link)]
     return "\n".join(parts)
 
@@ -137,7 +140,8 @@ def faults(package, pages):
     found = [f"{name} is public and on no page" for name in sorted(public - set(listed))]
     found += [f"{name} is on a page and not public" for name in sorted(set(listed) - public)]
     found += [f"{name} is listed twice" for name in sorted({name for name in listed if listed.count(name) > 1})]
-    return found + [f"{name} has no docstring" for name in sorted(public & set(listed)) if not target(package[name]).docstring]
+    return found + [f"{name} has no docstring" for name in sorted(public & set(listed))
+                    if not target(package[name]).docstring]
 
 
 def main(package_name, folder):

@@ -2,8 +2,8 @@
 
     python book/tools/architecture.py flowlib book/architecture.md
 
-Modules are read as text, never imported. Each belongs to a floor; it may import from its own floor or from one below. On the
-floor of models there is one rule more: a model never imports a model.
+Modules are read as text, never imported. Each belongs to a floor; it may import from its own floor or from one below.
+On the floor of models there is one rule more: a model never imports a model.
 """
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ FLOORS = {
     "The contract": ("core", "numerics", "bases", "reversible", "checks", "maps", "recipes", "command"),
     "Maps of one number, networks": ("elementwise", "nets"),
     "Layers": ("finite", "coupling", "images"),
-    "Models": ("coupling.nice", "coupling.realnvp", "coupling.nsf", "coupling.glow", "coupling.flowpp", "images.pixels", "vae"),
+    "Models": ("coupling.nice", "coupling.realnvp", "coupling.nsf", "coupling.glow", "coupling.flowpp", "images.pixels",
+               "vae"),
     "What a model is worth": ("data", "evaluate"),
     "Training, teaching": ("train", "teach", "exercises"),
 }
@@ -40,7 +41,8 @@ def modules(folder: Path) -> dict[str, Path]:
 
 
 def imports(name: str, path: Path, known: dict[str, Path], package: str) -> set[str]:
-    """The modules of the package that this one imports, anywhere in its text (but not where only a type checker reads)."""
+    """The modules of the package that this one imports, anywhere in its text (but not where only a type checker
+    reads)."""
     tree = ast.parse(path.read_text())
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -80,7 +82,8 @@ def floor(name: str) -> str | None:
 def faults(edges: dict[str, set[str]]) -> list[str]:
     """What breaks the order: a module without a floor, an import from above, a model that imports a model, a cycle."""
     order = list(FLOORS)
-    found = [f"{name} stands on no floor (FLOORS in book/tools/architecture.py)" for name in edges if floor(name) is None]
+    found = [f"{name} stands on no floor (FLOORS in book/tools/architecture.py)"
+             for name in edges if floor(name) is None]
     if found:
         return found
     for name, targets in edges.items():
@@ -114,12 +117,14 @@ def boxes(edges: dict[str, set[str]]) -> dict[str, list[str]]:
 
 def box_of(name: str) -> str:
     """The box that holds a module."""
-    entries = [entry for entries in FLOORS.values() for entry in entries if name == entry or name.startswith(entry + ".")]
+    entries = [entry for entries in FLOORS.values() for entry in entries
+               if name == entry or name.startswith(entry + ".")]
     return max(entries, key=len)
 
 
 def necessary(edges: dict[str, set[str]]) -> set[tuple[str, str]]:
-    """The pairs of boxes on different floors of which the upper needs the lower, without those that follow from others."""
+    """The pairs of boxes on different floors of which the upper needs the lower, without those that follow from
+    others."""
     below: dict[str, set[str]] = defaultdict(set)
     for name, targets in edges.items():
         below[box_of(name)] |= {box_of(target) for target in targets if floor(target) != floor(name)}
@@ -151,15 +156,16 @@ def drawing(edges: dict[str, set[str]]) -> str:
         lines.append(f'<path d="M{x0:.1f} {y0}C{x0:.1f} {y0 + 40} {x1:.1f} {y1 - 40} {x1:.1f} {y1}"/>')
     style = ("text{font:12px system-ui,sans-serif;fill:currentColor}.floor{opacity:.7}.name{text-anchor:middle}"
              "rect{fill:none;stroke:currentColor}path{fill:none;stroke:#0072b2;opacity:.6}")
-    return (f'<svg viewBox="-1 0 {WIDTH + 2} {len(rows) * ROW - 40}" class="architecture" role="img" aria-label="The modules of the package on '
-            f'{len(rows)} floors; every import goes down" style="width:100%;height:auto"><style>{style}</style>'
+    return (f'<svg viewBox="-1 0 {WIDTH + 2} {len(rows) * ROW - 40}" class="architecture" role="img" aria-label="The '
+            f'modules of the package on {len(rows)} floors; every import goes down" style="width:100%;height:auto">'
+            f'<style>{style}</style>'
             + "".join(lines + parts) + "</svg>")
 
 
 def first_line(path: Path) -> str:
     """What a module is for: the first sentence of its docstring."""
-    text = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
-    return text
+    text = ast.get_docstring(ast.parse(path.read_text())) or ""
+    return text.split("\n\n")[0].replace("\n", " ").replace("|", "\\|")
 
 
 def page(folder: Path) -> str:
@@ -167,13 +173,16 @@ def page(folder: Path) -> str:
     edges, known = graph(folder), modules(folder)
     lines = sum(len(path.read_text().splitlines()) for path in known.values())
     out = ["# How the package is built", "",
-           "One idea carries everything: a model is `Flow(base, bijection)`. The drawing is made from the imports of the source: "
-           "each line goes from a box down to one that it needs; what follows from two lines is left out. Every import goes "
-           "down or stays on its floor, no model imports a model, and there is no cycle; a test holds the package to it.", "",
+           "One idea carries everything: a model is `Flow(base, bijection)`. The drawing is made from the imports of "
+           "the source: each line goes from a box down to one that it needs; what follows from two lines is left out. "
+           "Every import goes down or stays on its floor, no model imports a model, and there is no cycle; a test "
+           "holds the package to it.", "",
            drawing(edges), "",
-           f"{len(known)} modules, {lines:,} lines with their docstrings and examples. Read them from the ground up.", ""]
+           f"{len(known)} modules, {lines:,} lines with their docstrings and examples. Read them from the ground up.",
+           ""]
     for title in FLOORS:
-        names = [name for name in known if floor(name) == title and (ast.get_docstring(ast.parse(known[name].read_text())) or "")]
+        names = [name for name in known if floor(name) == title
+                 and (ast.get_docstring(ast.parse(known[name].read_text())) or "")]
         out += [f"## {title}", "", "| module | what it is for |", "|---|---|"]
         for name in names:
             where = f"{folder.name}/{known[name].relative_to(folder).as_posix()}"

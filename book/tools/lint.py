@@ -2,8 +2,8 @@
 
     python book/tools/lint.py lessons/*.ipynb
 
-Prints one line a fault, `notebook: rule: what is wrong`, and exits 1 if there is any. A rule is a generator decorated with
-@rule; its docstring states the convention. Standard library only.
+Prints one line a fault, `notebook: rule: what is wrong`, and exits 1 if there is any. A rule is a generator decorated
+with @rule; its docstring states the convention. Standard library only.
 """
 import json
 import re
@@ -13,7 +13,8 @@ from pathlib import Path
 
 import setup_cell
 
-SECTIONS = ("Predict first", "The idea in one picture", "The mathematics", "From scratch", "Verify it", "The same with flowlib",
+SECTIONS = ("Predict first", "The idea in one picture", "The mathematics", "From scratch", "Verify it",
+            "The same with flowlib",
             "What goes wrong", "Summary", "Key terms", "Exercises", "Going further", "References")
 CARD = ("You will be able to", "Needs", "Reading time", "Run time")
 BOXES = ("Theorem", "Lemma", "Proposition", "Corollary", "Definition", "Mind the formula", "Note", "Pitfall")
@@ -23,7 +24,8 @@ FIGURES = (8, 14)
 
 CAPTION = re.compile(r"\*Figure (\d+)\.(\d+)\. [^\n]*\*")
 TAG = re.compile(r"\\tag\{(\d+)\.(\d+)\}")
-UNSTABLE = re.compile(r"\d\s?(?:[mµn]?s(?!\.d)|sec|seconds?|minutes?|min|it/s)\b|\bcuda\b|\bcpu\b|0x[0-9a-f]{6,}|/(?:home|root|tmp|Users)/", re.I)
+UNSTABLE = re.compile(r"\d\s?(?:[mµn]?s(?!\.d)|sec|seconds?|minutes?|min|it/s)\b|\bcuda\b|\bcpu\b|0x[0-9a-f]{6,}"
+                      r"|/(?:home|root|tmp|Users)/", re.I)
 PICTURE = re.compile(r"<(?:img|svg|canvas)\b", re.I)
 RANGE = re.compile(r"<input\b[^>]*type=[\"']?range", re.I)
 BASE64 = re.compile(r"iVBORw0KGgo[A-Za-z0-9+/\\\n]+=*")
@@ -55,7 +57,8 @@ class Lesson:
 
     def __init__(self, path, notebook=None):
         self.path = Path(path)
-        self.raw = self.path.read_text() if notebook is None else json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+        self.raw = (self.path.read_text() if notebook is None
+                    else json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
         self.data = json.loads(self.raw)
         self.number = int(self.path.name[:2])
         self.cells = self.data["cells"]
@@ -80,7 +83,8 @@ class Lesson:
     def headings(self):
         """(level, title) in order."""
         plain = re.sub(r"^```.*?^```", "", self.markdown, flags=re.MULTILINE | re.DOTALL)
-        return [(len(marks), title.strip()) for marks, title in re.findall(r"^(#{1,6}) (.*)$", plain, flags=re.MULTILINE)]
+        return [(len(marks), title.strip())
+                for marks, title in re.findall(r"^(#{1,6}) (.*)$", plain, flags=re.MULTILINE)]
 
     @cached_property
     def equations(self):
@@ -96,7 +100,8 @@ class Lesson:
 
     def is_figure(self, cell):
         html = "".join(self.outputs(cell, "text/html"))
-        return cell["cell_type"] == "code" and bool(self.outputs(cell, "image/png") or PICTURE.search(html) or RANGE.search(html))
+        return cell["cell_type"] == "code" and bool(self.outputs(cell, "image/png") or PICTURE.search(html)
+                                                    or RANGE.search(html))
 
     @cached_property
     def anchors(self):
@@ -233,14 +238,16 @@ def alternative_text(lesson, lessons):
 def citations(lesson, lessons):
     """Every DOI and arXiv number is in book/references.bib."""
     known = Path("book/references.bib").read_text().lower()
-    for found in re.findall(r"(?:doi\.org/|arxiv\.org/(?:abs|pdf)/)([^)\s\"'>]+)", lesson.markdown + "".join(map(lesson.source, lesson.code))):
+    for found in re.findall(r"(?:doi\.org/|arxiv\.org/(?:abs|pdf)/)([^)\s\"'>]+)",
+                            lesson.markdown + "".join(map(lesson.source, lesson.code))):
         if f"{{{found.lower()}}}" not in known:
             yield f"{found} is not in book/references.bib"
 
 
 @rule
 def self_contained(lesson, lessons):
-    """No picture from a file or from elsewhere, nothing loaded over the network, no front end that needs a kernel or a CDN."""
+    """No picture from a file or from elsewhere, nothing loaded over the network, no front end that needs a kernel or a
+    CDN."""
     stored = "".join(html for cell in lesson.code for html in lesson.outputs(cell, "text/html"))
     for found in re.findall(r"!\[[^\]]*\]\([^)]*\)|<img\b[^>]*>", lesson.markdown):
         if "data:image" not in found and "attachment:" not in found:
@@ -267,7 +274,8 @@ def stable_output(lesson, lessons):
 
 @rule
 def plain_python(lesson, lessons):
-    """No ! and no % line: a hung command passes unseen, and magics are not Python. No ; at the end: nbval shows the value."""
+    """No ! and no % line: a hung command passes unseen, and magics are not Python. No ; at the end: nbval shows the
+    value."""
     for cell in lesson.code:
         for found in re.findall(r"^\s*[!%].*", lesson.source(cell), flags=re.MULTILINE):
             yield f"cell {cell['id']}: {found.strip()}"
@@ -306,7 +314,8 @@ def links(lesson, lessons):
 
 def lint(lessons):
     """All faults of a list of lessons as (path, rule, message)."""
-    return [(lesson.path, check.__name__, message) for lesson in lessons for check in RULES for message in check(lesson, lessons)]
+    return [(lesson.path, check.__name__, message) for lesson in lessons for check in RULES
+            for message in check(lesson, lessons)]
 
 
 if __name__ == "__main__":

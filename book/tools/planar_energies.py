@@ -1,7 +1,8 @@
 """Train the flows that Lesson 6 shows, and keep them as one small file: `python book/tools/planar_energies.py`.
 
 Each flow is a run of `book/results/rows/reverse_kl.py` with seed 0: the seed of no special merit. Runs that lie in
-`runs/energies` already are not repeated. A chain of K planar maps in the plane is a table (K, 5), a row of u, w, b each.
+`runs/energies` already are not repeated. A chain of K planar maps in the plane is a table (K, 5), a row of u, w, b
+each.
 """
 import json
 import os
@@ -15,8 +16,9 @@ from safetensors.torch import save_file
 
 sys.path[:0] = [str(ROOT := Path(__file__).resolve().parents[2]), str(ROOT / "book" / "tools")]
 
-import flowlib as fl  # noqa: E402
 from results import machine  # noqa: E402
+
+import flowlib as fl  # noqa: E402
 
 COMMAND = "python book/results/rows/reverse_kl.py {} --layers {} --seed 0 --out runs/energies/{}"
 

@@ -1,4 +1,5 @@
-"""Draw the picture of the welcome page: a Gaussian pushed forward by a map in one dimension, as an SVG without a script.
+"""Draw the picture of the welcome page: a Gaussian pushed forward by a map in one dimension, as an SVG without a
+script.
 
     python book/tools/push_forward.py > book/_static/push-forward.svg
 
@@ -47,7 +48,8 @@ def main():
     floor, wall = TOP + SIDE_Y, LEFT  # the latent axis is the lower side of the square, the data axis its left side
     low = [(across(z), floor + 8 + 240 * bell(z)) for z in grid]
     high = [(wall - 8 - 150 * bell(z) / slope(z), up(f(z))) for z in grid]
-    print(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" font-size="15">')
+    print(f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" font-family="sans-serif" '
+          f'font-size="15">')
     for i in range(-12, 13):  # rays at equal steps of z: up to the curve, then left to the data axis
         z = i / 5
         style = {"fill": "none", "stroke": LATENT if i else MAP, "stroke_opacity": 0.6, "stroke_width": 1}
@@ -55,8 +57,10 @@ def main():
         print(path([(across(z), up(f(z))), (wall, up(f(z)))], **{**style, "stroke": DATA}))
     print(path([(wall, TOP), (wall, floor), (wall + SIDE_X, floor)], fill="none", stroke=MAP, stroke_width=1.5))
     print(path([(across(z), up(f(z))) for z in grid], fill="none", stroke=MAP, stroke_width=3))
-    print(path([(low[0][0], floor + 8), *low, (low[-1][0], floor + 8)], fill=LATENT, fill_opacity=0.25, stroke=LATENT, stroke_width=2))
-    print(path([(wall - 8, high[0][1]), *high, (wall - 8, high[-1][1])], fill=DATA, fill_opacity=0.25, stroke=DATA, stroke_width=2))
+    print(path([(low[0][0], floor + 8), *low, (low[-1][0], floor + 8)], fill=LATENT, fill_opacity=0.25, stroke=LATENT,
+               stroke_width=2))
+    print(path([(wall - 8, high[0][1]), *high, (wall - 8, high[-1][1])], fill=DATA, fill_opacity=0.25, stroke=DATA,
+               stroke_width=2))
     print(text(across(Z_MAX) + 8, up(f(Z_MAX)) + 5, "x = f(z)", MAP, "start"))
     print(text(across(1.6), floor + 62, "p(z)", LATENT))
     print(text(wall - 120, up(0) + 5, "p(x)", DATA))

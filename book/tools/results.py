@@ -4,11 +4,11 @@
     python book/tools/results.py page             write book/results.md from these files
 
 A row is a command that is run once for each seed, in the repository's top folder. Its number is the last word that it
-prints (lines before it, a name and a number each, are kept and shown too), or stands in the `metrics.json` of a training
-run. The row's value is the median over the seeds (of errors the largest), its spread half the distance between the
-largest and the smallest. A training run with a checkpoint is kept in runs/ and goes on where it was interrupted (remove its
-folder there to begin anew); the model of its first seed is put into flowlib/checkpoints/. This file needs the standard
-library only, since the page is part of every build.
+prints (lines before it, a name and a number each, are kept and shown too), or stands in the `metrics.json` of a
+training run. The row's value is the median over the seeds (of errors the largest), its spread half the distance between
+the largest and the smallest. A training run with a checkpoint is kept in runs/ and goes on where it was interrupted
+(remove its folder there to begin anew); the model of its first seed is put into flowlib/checkpoints/. This file needs
+the standard library only, since the page is part of every build.
 """
 import argparse
 import json
@@ -70,7 +70,8 @@ def images(section, name, model, preprocess, paper=None, seeds=(0,)):
 
 
 def start(case):
-    return Row("MNIST", f"NICE, scale from {case}", "bits/dim", START.format(case), (0,), bound=True, note="2 x 400 units, 13 epochs")
+    return Row("MNIST", f"NICE, scale from {case}", "bits/dim", START.format(case), (0,), bound=True,
+               note="2 x 400 units, 13 epochs")
 
 
 def eight(name, model, note):
@@ -82,7 +83,8 @@ def reverse_kl(target, layers):
 
 
 def sylvester(target, layers):
-    return Row("Reverse KL", f"{target}, {layers} Sylvester maps", "KL, nats", SYLVESTER.format(target, layers), note="M = 2")
+    return Row("Reverse KL", f"{target}, {layers} Sylvester maps", "KL, nats", SYLVESTER.format(target, layers),
+               note="M = 2")
 
 
 def gap(name, case, paper=None):
@@ -108,8 +110,9 @@ ROWS = {
     "digits-nice": digits("NICE", "nice-flat"),
     "digits-realnvp": digits("RealNVP", "realnvp-flat"),
     "digits-nsf": digits("NSF, couplings", "nsf-flat"),
-    "digits-flowpp-large": Row("Digits", "Flow++, learned noise", "bits/dim", IMAGES.format("flowpp", "digits", "digits-flowpp-{seed}")
-                               + " --epochs 50 --batch-size 64 --lr 3e-3 --weight-decay 0.05", (0,), True, checkpoint="digits-flowpp"),
+    "digits-flowpp-large": Row(
+        "Digits", "Flow++, learned noise", "bits/dim", IMAGES.format("flowpp", "digits", "digits-flowpp-{seed}")
+        + " --epochs 50 --batch-size 64 --lr 3e-3 --weight-decay 0.05", (0,), True, checkpoint="digits-flowpp"),
     "mnist-nice": images("MNIST", "NICE", "nice", "scale", (4.36, "Dinh et al. 2015"), seeds=(0, 1, 2)),
     "mnist-realnvp": images("MNIST", "RealNVP", "realnvp", "logit", (1.06, QUOTED)),
     "mnist-glow": images("MNIST", "Glow", "glow", "centre", (1.05, QUOTED)),
@@ -131,8 +134,10 @@ ROWS = {
     "gap-householder-7": gap("Householder, 7 reflections", "householder --reflections 7", (0.0, "exact")),
     "gap-liaf": gap("Linear IAF", "liaf", (0.0, "exact")),
     "gap-ccliaf": gap("Convex combination of 5 linear IAFs", "ccliaf", (0.0, "exact")),
-    "noise-gaussian": noise("One pixel of four levels: a Gaussian, uniform noise", "pmf gaussian", paper=(2.104834, "exact")),
-    "noise-uniform": noise("One pixel of four levels: four Gaussians, uniform noise", "pmf uniform", paper=(1.846439, "entropy")),
+    "noise-gaussian": noise("One pixel of four levels: a Gaussian, uniform noise", "pmf gaussian",
+                            paper=(2.104834, "exact")),
+    "noise-uniform": noise("One pixel of four levels: four Gaussians, uniform noise", "pmf uniform",
+                           paper=(1.846439, "entropy")),
     "noise-variational": noise("One pixel of four levels: four Gaussians, learned noise", "pmf variational",
                                paper=(1.846439, "entropy")),
     "digits-flowpp-uniform": noise("Digits: a small Flow++, uniform noise", "digits uniform"),
@@ -152,12 +157,15 @@ ROWS = {
     "exact-mixture": exact("Log-density of a logistic mixture, as a flow", "mixture", "largest error, nats",
                            note="out to x = ±30"),
     "exact-planar": exact("Eight planar maps, there and back", "planar", "largest error", note="10,000 points, D = 8"),
-    "exact-log-det": exact("Log-dets against autograd", "log_det", "largest error, nats", note="RealNVP and NSF, D = 8"),
+    "exact-log-det": exact("Log-dets against autograd", "log_det", "largest error, nats",
+                           note="RealNVP and NSF, D = 8"),
     "exact-convolution": exact("Log-det of 1×1 convolutions against autograd", "convolution", "largest error, nats",
                                note="6 channels, 4×4"),
-    "exact-nice-mnist": exact("NICE's 1980.50 nats on MNIST", "nice_mnist", "bits/dim", (4.355539, "converted"), seeds=(0,),
+    "exact-nice-mnist": exact("NICE's 1980.50 nats on MNIST", "nice_mnist", "bits/dim", (4.355539, "converted"),
+                              seeds=(0,),
                               tolerance=1e-6),
-    "exact-nice-cifar10": exact("NICE's 5371.78 nats on CIFAR-10", "nice_cifar10", "bits/dim", (4.477266, "converted"), seeds=(0,),
+    "exact-nice-cifar10": exact("NICE's 5371.78 nats on CIFAR-10", "nice_cifar10", "bits/dim", (4.477266, "converted"),
+                                seeds=(0,),
                                 tolerance=1e-6),
     "exact-integral": exact("Integral of a planar flow's density", "integral", "probability", (1.0, "exact"),
                             tolerance=1e-4, note="by quadrature in the plane"),
@@ -173,9 +181,11 @@ def machine() -> str:
 
 
 def python(words: list[str]) -> str:
-    """What a Python command prints. One thread, as in the Makefile: more gain nothing here, and change the last bits."""
+    """What a Python command prints. One thread, as in the Makefile: more gain nothing here, and change the last
+    bits."""
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True,
+                          check=True).stdout
 
 
 def trained(out: Path) -> dict:
@@ -187,7 +197,8 @@ def trained(out: Path) -> dict:
 
 
 def once(row: Row, seed: int) -> dict:
-    """One run: its `value` with what was `printed` before it, or of a training run the numbers `beside` it and its `device`."""
+    """One run: its `value` with what was `printed` before it, or of a training run the numbers `beside` it and its
+    `device`."""
     if row.checkpoint:
         return kept(row, seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -227,7 +238,8 @@ def measure(name: str) -> dict:
     gpu = not all(run.get("device", "cpu").startswith("cpu") for run in runs)
     return {
         "section": row.section, "name": row.name, "note": row.note, "unit": row.unit, "bound": row.bound,
-        "value": middle(values), "spread": (max(values) - min(values)) / 2, "tolerance": row.tolerance, "values": values,
+        "value": middle(values), "spread": (max(values) - min(values)) / 2,
+        "tolerance": row.tolerance, "values": values,
         "paper": row.paper and {"value": row.paper[0], "source": row.paper[1]}, "beside": runs[0].get("beside", {}),
         "seeds": list(row.seeds), "device": runs[0]["device"] if gpu else machine(), "gpu": gpu,
         "minutes": round(minutes, 2), "command": row.command,
@@ -273,34 +285,36 @@ def known(result):
 
 INTRODUCTION = """# Results
 
-Every number on this page was measured by the command below its table (there with the first seed), in the repository's top
-folder. `make results` measures all of them again, `make results ROWS="digits-nice"` one, and `make bench` the times. A value
-is the median over the seeds, ± half the distance between the largest and the smallest; of errors it is the largest. A sign
-≤ marks an upper bound: dequantized images have no more bits/dim than that.
+Every number on this page was measured by the command below its table (there with the first seed), in the repository's
+top folder. `make results` measures all of them again, `make results ROWS="digits-nice"` one, and `make bench` the
+times. A value is the median over the seeds, ± half the distance between the largest and the smallest; of errors it is
+the largest. A sign ≤ marks an upper bound: dequantized images have no more bits/dim than that.
 """
 
 SECTIONS = {
-    "Digits": "The 8×8 digits of scikit-learn with 17 levels: bits per dimension of 300 test images, preprocessing included.",
-    "MNIST": "The full set, 28×28 pixels of 256 levels: bits per dimension of 10,000 test images, one draw of uniform noise each. "
-             "Flows of a size for two CPU cores; those of the papers are larger, and were trained for longer. The first seed's "
-             "model is in `flowlib/checkpoints/`. Minutes of training are of processor time, one thread. The rows \"scale from\" differ in "
-             "the start of NICE's scale alone; their minutes are by the clock.",
+    "Digits": "The 8×8 digits of scikit-learn with 17 levels: bits per dimension of 300 test images, preprocessing "
+    "included.",
+    "MNIST": "The full set, 28×28 pixels of 256 levels: bits per dimension of 10,000 test images, one draw of uniform "
+    "noise each. Flows of a size for two CPU cores; those of the papers are larger, and were trained for longer. The "
+    "first seed's model is in `flowlib/checkpoints/`. Minutes of training are of processor time, one thread. The rows "
+    "\"scale from\" differ in the start of NICE's scale alone; their minutes are by the clock.",
     "Fashion-MNIST": "The same flows, trained in the same way on 28×28 pictures of clothes.",
-    "Eight Gaussians": "Eight Gaussians of σ = 0.5 around a circle of radius 4; steps of 256 fresh points. Their density "
-                       "is known, so the Kullback-Leibler divergence needs new points only, here 200,000; 0 is perfect.",
-    "Reverse KL": "Flows fitted to the energies U1 to U4 of Rezende and Mohamed (2015, arXiv:1505.05770), U2 to U4 between "
-                  "walls at ±4 that make them densities: 4,000 steps of 256 draws, the energy annealed over the first half. The "
-                  "constant of the target is known, so the divergence is an average over 100,000 draws; 0 is perfect.",
-    "Mean-field gap": "Gaussians of covariance 0.8^|i-j| in 8 dimensions, approximated by a diagonal Gaussian and a linear flow: the "
-                      "divergence that stays, by its formula, after L-BFGS from five starts, of which the best counts.",
-    "Dequantization": "The noise that a density adds to integers, uniform or learned (variational). One pixel with the probabilities .1, .2, "
-                      ".3, .4 has an entropy of 1.846439 bits, and the best Gaussian under uniform noise needs 2.104834. On the "
-                      "digits two models are equal but for the noise: 2 checkerboard and 2 channel couplings, 800 steps of 128.",
-    "VAE on MNIST": "VAEs with a flow as the posterior: 16 latents, encoder and decoder of one hidden layer with 300 units, 2,000 "
-                    "steps of 128 images of the full training set (five passes), their pixels drawn anew each time. Measured is "
-                    "the importance-weighted bound on -ln p(x) with 100 draws for each of 2,000 test images, the same for all. The "
-                    "models of the papers are larger, have 64 latents and were trained for hundreds of passes: compare the order "
-                    "and the differences, not the values.",
+    "Eight Gaussians": "Eight Gaussians of σ = 0.5 around a circle of radius 4; steps of 256 fresh points. Their "
+    "density is known, so the Kullback-Leibler divergence needs new points only, here 200,000; 0 is perfect.",
+    "Reverse KL": "Flows fitted to the energies U1 to U4 of Rezende and Mohamed (2015, arXiv:1505.05770), U2 to U4 "
+    "between walls at ±4 that make them densities: 4,000 steps of 256 draws, the energy annealed over the first half. "
+    "The constant of the target is known, so the divergence is an average over 100,000 draws; 0 is perfect.",
+    "Mean-field gap": "Gaussians of covariance 0.8^|i-j| in 8 dimensions, approximated by a diagonal Gaussian and a "
+    "linear flow: the divergence that stays, by its formula, after L-BFGS from five starts, of which the best counts.",
+    "Dequantization": "The noise that a density adds to integers, uniform or learned (variational). One pixel with the "
+    "probabilities .1, .2, .3, .4 has an entropy of 1.846439 bits, and the best Gaussian under uniform noise needs "
+    "2.104834. On the digits two models are equal but for the noise: 2 checkerboard and 2 channel couplings, 800 steps "
+    "of 128.",
+    "VAE on MNIST": "VAEs with a flow as the posterior: 16 latents, encoder and decoder of one hidden layer with 300 "
+    "units, 2,000 steps of 128 images of the full training set (five passes), their pixels drawn anew each time. "
+    "Measured is the importance-weighted bound on -ln p(x) with 100 draws for each of 2,000 test images, the same for "
+    "all. The models of the papers are larger, have 64 latents and were trained for hundreds of passes: compare the "
+    "order and the differences, not the values.",
     "Exact checks": "Cases whose answer is known.",
 }
 BASELINES = {"histogram": ("baseline: independent histograms", ""),
@@ -338,7 +352,8 @@ def section(title, results):
         rows.append((name, sign + number(value), results[0]["unit"], "", "", "", ""))
     processors = sorted({f"Processor: {r['device']}." for r in results if not r["gpu"]})
     head = ("what", "measured", "unit", "paper or truth", "seeds", "minutes", "GPU")
-    return ["", f"## {title}", "", SECTIONS[title], *table(head, *rows), *processors, "", *commands(map(typed, results))]
+    return ["", f"## {title}", "", SECTIONS[title], *table(head, *rows), *processors, "",
+            *commands(map(typed, results))]
 
 
 def speed(bench):
@@ -350,12 +365,14 @@ def speed(bench):
     sizes = dict.fromkeys(f"{row['parameters']:,} ({row['model']}, D = {row['dim']})" for row in bench["rows"])
     layers = " and ".join(f"{n} couplings ({model})" for model, n in bench["layers"].items())
     hidden = " and ".join(map(str, bench["hidden"]))
-    text = f"""Milliseconds of one call on a batch of {bench['batch']:,}: {layers}, networks of {hidden} units, {bench['bins']} bins,
-the same number of parameters in each library. All take turns in one process; processor time, threads: {bench['threads']};
-medians of {bench['runs']} runs of {bench['rounds']} rounds. The ratio is that of flowlib to the fastest of the others."""
+    text = f"""Milliseconds of one call on a batch of {bench['batch']:,}: {layers}, networks of
+{hidden} units, {bench['bins']} bins, the same number of parameters in each library. All take turns in one process;
+processor time, threads: {bench['threads']}; medians of {bench['runs']} runs of {bench['rounds']} rounds. The ratio is
+that of flowlib to the fastest of the others."""
     versions = ", ".join(f"{name} {version}" for name, version in bench["versions"].items())
     return ["", "## Speed", "", text, *table(head, *rows), f"Parameters: {', '.join(sizes)}.", "",
-            *finite_speed(bench["finite"]), *image_speed(bench["images"]), f"Processor: {bench['device']}; {versions}; {bench['date']}; not run on a GPU.", "",
+            *finite_speed(bench["finite"]), *image_speed(bench["images"]),
+            f"Processor: {bench['device']}; {versions}; {bench['date']}; not run on a GPU.", "",
             *commands([bench["command"]])]
 
 
@@ -367,16 +384,18 @@ def finite_speed(bench):
         (name, other), = ((name, t) for name, t in row["milliseconds"].items() if name != "flowlib")
         rows.append((f"{bench['layers']} {row['model']}", row["operation"], f"**{row['ratio']:.2f}**",
                      f"{row['milliseconds']['flowlib']:.2f}", f"{other:.2f} ({name})"))
-    text = f"""Finite flows in {bench['rows'][0]['dim']} dimensions, measured in the same way: the forward direction, which samples, and a step
-of training by reverse KL. Beside a Sylvester layer stands flowlib's own planar map: the ratio is the price of a layer in planar maps."""
+    text = f"""Finite flows in {bench['rows'][0]['dim']} dimensions, measured in the same way: the forward direction,
+which samples, and a step of training by reverse KL. Beside a Sylvester layer stands flowlib's own planar map: the ratio
+is the price of a layer in planar maps."""
     return [text, *table(head, *rows)]
 
 
 def image_speed(bench):
     """Glow beside normflows' Glow."""
-    rows = [(row["operation"], f"**{row['ratio']:.2f}**", *(f"{t:.0f}" for t in row["milliseconds"].values())) for row in bench["rows"]]
-    text = f"""Glow on 32×32 images of three channels, {bench['batch']} a batch: 3 scales of 8 steps, networks of 64 channels, no learned prior,
-{bench['rows'][0]['parameters']:,} parameters in both, in milliseconds."""
+    rows = [(row["operation"], f"**{row['ratio']:.2f}**", *(f"{t:.0f}" for t in row["milliseconds"].values()))
+            for row in bench["rows"]]
+    text = f"""Glow on 32×32 images of three channels, {bench['batch']} a batch: 3 scales of 8 steps, networks of
+64 channels, no learned prior, {bench['rows'][0]['parameters']:,} parameters in both, in milliseconds."""
     return [text, *table(("call", "ratio", *bench["rows"][0]["milliseconds"]), *rows)]
 
 

@@ -3,11 +3,11 @@
     python book/tools/setup_cell.py repository https://github.com/you/yours
     python book/tools/setup_cell.py release v1.0
 
-The address is held by `repository.url` in _config.yml. Until there is a real one it is on example.org, a host that nobody
-can own (RFC 2606): then the cell installs nothing, and the site leaves out the buttons that lead to the repository
-(book/_ext/address.py). `repository` changes the address wherever it stands; `release` pins what the notebooks install to
-the commit of a tag. A commit is named by its hash, so nobody can put other code in its place. Both commands leave the rest
-of a file byte for byte. Standard library only.
+The address is held by `repository.url` in _config.yml. Until there is a real one it is on example.org, a host that
+nobody can own (RFC 2606): then the cell installs nothing, and the site leaves out the buttons that lead to the
+repository (book/_ext/address.py). `repository` changes the address wherever it stands; `release` pins what the
+notebooks install to the commit of a tag. A commit is named by its hash, so nobody can put other code in its place. Both
+commands leave the rest of a file byte for byte. Standard library only.
 """
 import json
 import re
@@ -32,7 +32,8 @@ REPOSITORY = COMMIT = ""  # there is no public address yet
 
 ''' + FIND + '''\
         raise ModuleNotFoundError("flowlib is not here, and has no public address yet to install it from: "
-                                  "open this notebook in a clone of its repository, or `pip install` the clone first")'''
+                                  "open this notebook in a clone of its repository, or `pip install` the clone first")\
+'''
 PUBLISHED = '''\
 # Set-up. In Colab this installs flowlib; in a clone, or where flowlib is installed, it changes nothing.
 import importlib.util, os, subprocess, sys
@@ -41,7 +42,8 @@ REPOSITORY = "{url}"
 COMMIT = "{commit}"  # {name}
 
 ''' + FIND + '''\
-        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPOSITORY}@{COMMIT}"], check=True)
+        subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", f"git+{REPOSITORY}@{COMMIT}"],
+                       check=True)
         importlib.invalidate_caches()'''
 
 ADDRESS = re.compile(r"^  url: (\S+)$", flags=re.MULTILINE)
@@ -69,7 +71,8 @@ def pin(source):
 
 def commit_of(revision):
     """The hash of a revision of this repository."""
-    done = subprocess.run(["git", "rev-parse", "--verify", "-q", f"{revision}^{{commit}}"], capture_output=True, text=True)
+    done = subprocess.run(["git", "rev-parse", "--verify", "-q", f"{revision}^{{commit}}"], capture_output=True,
+                          text=True)
     if done.returncode:
         sys.exit(f"this repository has no {revision}")
     return done.stdout.strip()
@@ -87,7 +90,8 @@ def tracked():
 
 
 def with_cell(text, url, found):
-    """The text of a notebook with the set-up cell for this address; `found` is the commit and name, or None for those it has."""
+    """The text of a notebook with the set-up cell for this address; `found` is the commit and name, or None for those
+    it has."""
     notebook = json.loads(text)
     for part in notebook["cells"]:
         source = "".join(part["source"])

@@ -1,7 +1,8 @@
-"""Stacks of finite flows that start from the same kind of parameters, in the libraries that have them: forward(z) gives x, log-det.
+"""Stacks of finite flows that start from the same kind of parameters, in the libraries that have them: forward(z) gives
+x, log-det.
 
-A Sylvester layer has no counterpart to race (the libraries' one is amortised only, or wrong): it stands beside flowlib's own
-planar maps, so that its ratio is the cost of a layer in planar maps.
+A Sylvester layer has no counterpart to race (the libraries' one is amortised only, or wrong): it stands beside
+flowlib's own planar maps, so that its ratio is the cost of a layer in planar maps.
 """
 import normflows
 from nflows.transforms.orthogonal import HouseholderSequence
@@ -30,7 +31,8 @@ def stack(layer, *args):
 FINITE = {
     "planar maps": {"flowlib": lambda: stack(flowlib.Planar),
                     "normflows": lambda: Chain(*[normflows.flows.Planar((DIM,)) for _ in range(LAYERS)])},
-    "reflections": {"flowlib": lambda: flowlib.Householder(DIM, LAYERS), "nflows": lambda: HouseholderSequence(DIM, LAYERS)},
+    "reflections": {"flowlib": lambda: flowlib.Householder(DIM, LAYERS),
+                    "nflows": lambda: HouseholderSequence(DIM, LAYERS)},
 } | {
     f"Sylvester layers, M = {m}": {"flowlib": lambda m=m: stack(flowlib.Sylvester, m),
                                    "planar maps": lambda: stack(flowlib.Planar)} for m in HIDDEN

@@ -1,4 +1,5 @@
-"""The same Glow in two libraries: scales, steps, networks and so parameter counts are equal, and no half's prior is learned."""
+"""The same Glow in two libraries: scales, steps, networks and so parameter counts are equal, and no half's prior is
+learned."""
 import normflows
 import torch
 

@@ -21,7 +21,8 @@ SPLINE = {"num_bins": BINS, "tails": "linear", "tail_bound": BOX}  # as nflows, 
 
 
 class Net(nn.Sequential):
-    """The conditioner for libraries that take any network: flowlib.nets.mlp.MLP's layers, and a context that none uses."""
+    """The conditioner for libraries that take any network: flowlib.nets.mlp.MLP's layers, and a context that none
+    uses."""
 
     def __init__(self, inputs, outputs, **_):
         a, b = HIDDEN
@@ -74,7 +75,8 @@ def of_normflows(model, dim):
     layers = []
     for k in range(LAYERS[model]):
         if model == "RealNVP":
-            layers += [normflows.flows.AffineCouplingBlock(Net(dim // 2, dim)), normflows.flows.Permute(dim, mode="swap")]
+            layers += [normflows.flows.AffineCouplingBlock(Net(dim // 2, dim)),
+                       normflows.flows.Permute(dim, mode="swap")]
         else:
             layers.append(NormflowsSpline(dim, k))
     flow = normflows.NormalizingFlow(normflows.distributions.DiagGaussian(dim, trainable=False), layers)

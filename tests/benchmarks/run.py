@@ -2,10 +2,10 @@
 
     make bench
 
-Three parts: couplings in all four, finite flows and Glow in those that have them. All take turns in one process, each round
-in another order, so that what else the machine does falls on all alike. Times are the processor's, of one thread: on an idle
-machine the clock's. A time is the median of a run's rounds, and of three such runs; a ratio is flowlib's time over that of the
-fastest other.
+Three parts: couplings in all four, finite flows and Glow in those that have them. All take turns in one process, each
+round in another order, so that what else the machine does falls on all alike. Times are the processor's, of one thread:
+on an idle machine the clock's. A time is the median of a run's rounds, and of three such runs; a ratio is flowlib's
+time over that of the fastest other.
 """
 import argparse
 import datetime
@@ -85,7 +85,7 @@ def medians(timed: dict, rounds: int) -> dict[str, float]:
     """name -> median milliseconds of one call, the names taking turns."""
     orders = list(itertools.permutations(timed))
     times = {name: [] for name in timed}
-    for name, call in timed.items():
+    for call in timed.values():
         call()
     for k in range(rounds):
         for name in orders[(7 * k) % len(orders)]:  # 7 and 24 have no common factor: each order comes up
@@ -142,12 +142,14 @@ def measured(rows):
               f"(runs {row['ratio_of_each_run']})", flush=True)
     return {"rows": done, "batch": BATCH, "runs": RUNS, "device": machine(), "threads": torch.get_num_threads(),
             "date": datetime.date.today().isoformat(), "minutes": round((time.perf_counter() - start) / 60, 1),
-            "versions": {name: version(name) for name in ("torch", "zuko", "nflows", "normflows")}, "command": "make bench"}
+            "versions": {name: version(name) for name in ("torch", "zuko", "nflows", "normflows")},
+            "command": "make bench"}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("couplings", "finite", "images"), help="measure only this part, and keep the others")
+    parser.add_argument("--part", choices=("couplings", "finite", "images"),
+                        help="measure only this part, and keep the others")
     parser.add_argument("--model", choices=LAYERS, help="only this coupling model, and write nothing")
     parser.add_argument("--dim", type=int, help="only this dimension of couplings, and write nothing")
     parser.add_argument("--rounds", type=int, default=72, help="calls in one run")

@@ -24,7 +24,8 @@ class Answers:
         self.student = ROOT / "book" / "problem_sets" / self.source.name
         cells = [text(cell) for cell in json.loads(self.source.read_text())["cells"] if cell["cell_type"] == "code"]
         found = {re.match(r"def (\w+)", source)[1]: source for source in cells if "BEGIN SOLUTION" in source}
-        self.good = {name: "\n".join(line for line in source.split("\n") if "### " not in line) for name, source in found.items()}
+        self.good = {name: "\n".join(line for line in source.split("\n") if "### " not in line)
+                     for name, source in found.items()}
 
     def changed(self, function, *pairs):
         """The right text with replacements; each must change something."""

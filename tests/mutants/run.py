@@ -1,5 +1,5 @@
-"""Change one line of the package at a time and see whether the tests notice: `make mutants`, or with words, only the mutants
-whose file or text contains one of them.
+"""Change one line of the package at a time and see whether the tests notice: `make mutants`, or with words, only the
+mutants whose file or text contains one of them.
 
     python tests/mutants/run.py [--workers 2] [WORD ...]
 
@@ -12,8 +12,8 @@ The changes stand in the `*.toml` files beside this one:
     tests = "tests/test_core.py"     # what should notice
     survives = "..."                 # only where nothing can: why
 
-Each mutant is made in a copy of the repository. One that its tests pass has survived; that is an error unless a reason stands
-beside it, and fewer than 95 of 100 killed is an error in any case.
+Each mutant is made in a copy of the repository. One that its tests pass has survived; that is an error unless a reason
+stands beside it, and fewer than 95 of 100 killed is an error in any case.
 """
 from __future__ import annotations
 
@@ -58,7 +58,8 @@ def stale(mutant: Mutant) -> str | None:
     count = path.read_text().count(mutant.old) if path.is_file() else 0
     if count != 1:
         return f"{mutant}: its text occurs {count} times"
-    missing = [part for part in mutant.tests.split() if part.startswith("tests/") and not (ROOT / part.split("::")[0]).exists()]
+    missing = [part for part in mutant.tests.split() if part.startswith("tests/")
+               and not (ROOT / part.split("::")[0]).exists()]
     return f"{mutant}: no such test: {', '.join(missing)}" if missing else None
 
 
@@ -77,7 +78,8 @@ def passes(folder: Path, tests: str) -> bool:
 
 def copy(folder: Path) -> Path:
     """The tracked files, as they are in the working tree."""
-    names = subprocess.run(["git", "ls-files", "-z", "flowlib", "tests", "book", "lessons", "pyproject.toml", "_config.yml"],
+    names = subprocess.run(["git", "ls-files", "-z", "flowlib", "tests", "book", "lessons", "pyproject.toml",
+                            "_config.yml"],
                            cwd=ROOT, capture_output=True, text=True, check=True).stdout.split("\0")
     for name in filter(None, names):
         if (ROOT / name).is_file():

@@ -11,7 +11,8 @@ import playwright.sync_api
 
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
+         "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1"]
 PHONE = {"width": 400, "height": 800}
 DESK = {"width": 1300, "height": 900}
 
@@ -19,7 +20,8 @@ DESK = {"width": 1300, "height": 900}
 SPOKEN = """slider => {
   const figure = slider.closest('.cell_output, figure') || slider.parentElement;
   const said = [...figure.querySelectorAll('[alt], [aria-label], [aria-valuetext], output, title, desc')].map(
-    e => [e.getAttribute('alt'), e.getAttribute('aria-label'), e.getAttribute('aria-valuetext'), e.tagName == 'INPUT' ? '' : e.textContent]);
+    e => [e.getAttribute('alt'), e.getAttribute('aria-label'), e.getAttribute('aria-valuetext'),
+          e.tagName == 'INPUT' ? '' : e.textContent]);
   return JSON.stringify(said);
 }"""
 
@@ -75,7 +77,8 @@ def watch(page, base):
 
 def axe(page, where):
     """Violations that axe-core finds, as text."""
-    found = page.evaluate("async tags => (await axe.run(document, {runOnly: tags, resultTypes: ['violations'], preload: false})).violations", STANDARDS)
+    found = page.evaluate("async tags => (await axe.run(document, {runOnly: tags, resultTypes: ['violations'], "
+                          "preload: false})).violations", STANDARDS)
     return [f"axe, {where}: {rule['id']} at {rule['nodes'][0]['html'][:160]}" for rule in found]
 
 
@@ -103,11 +106,14 @@ def faults_of(opened, base, path):
     faults = watch(page, base)
     page.goto(base + path, wait_until="load")
     page.evaluate("async () => { if (window.MathJax) await MathJax.startup.promise; }")
-    page.evaluate("dispatchEvent(new Event('resize'))")  # the page's own late repairs (a11y.js), without waiting for them
-    formulas = page.evaluate("[...document.querySelectorAll('.math')].filter(e => !e.querySelector('mjx-container')).length")
+    # the page's own late repairs (a11y.js), without waiting for them
+    page.evaluate("dispatchEvent(new Event('resize'))")
+    formulas = page.evaluate(
+        "[...document.querySelectorAll('.math')].filter(e => !e.querySelector('mjx-container')).length")
     if formulas:
         faults.append(f"{formulas} formulas are not drawn")
-    faults += [f"formula error: {text}" for text in page.eval_on_selector_all("[data-mml-node=merror]", "all => all.map(e => e.textContent)")]
+    faults += [f"formula error: {text}"
+               for text in page.eval_on_selector_all("[data-mml-node=merror]", "all => all.map(e => e.textContent)")]
     page.add_style_tag(content="* { transition: none !important; }")  # else colours are measured half-way
     page.evaluate(AXE)
     faults += axe(page, "light")

@@ -1,19 +1,17 @@
 """Every page of the built site in a real browser; and a page with faults, to show that each kind is found."""
-import sys
 from pathlib import Path
 
+import browse
 import pytest
 
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "_build" / "html"
-sys.path.insert(0, str(Path(__file__).parent))
-
-import browse  # noqa: E402
 
 if not browse.chromium():
     pytest.skip("no Chromium on this machine: the pages were not opened in a browser", allow_module_level=True)
 
-PAGES = sorted(set(str(path.relative_to(SITE)) for path in SITE.rglob("*.html") if "_static" not in path.parts) - {"index.html"})
+PAGES = sorted(set(str(path.relative_to(SITE)) for path in SITE.rglob("*.html") if "_static" not in path.parts)
+               - {"index.html"})
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +40,11 @@ def test_page(opened, site, path):
     assert browse.faults_of(opened, site, path) == []
 
 
-GOOD = """<!doctype html><html lang="en"><head><title>A page</title><style>@media (prefers-color-scheme: dark) { body { background: #111; color: #eee } }</style></head>
+GOOD = """<!doctype html><html lang="en"><head><title>A page</title>
+<style>@media (prefers-color-scheme: dark) { body { background: #111; color: #eee } }</style></head>
 <body><main><h1>A page</h1><figure><img alt="scale 0" src="data:image/gif;base64,R0lGODlhAQABAAAAACwAAAAAAQABAAA=">
-<label>scale <input type="range" id="s" max="3" value="0" oninput="FIGURE.alt = 'scale ' + this.value"></label></figure></main>
+<label>scale <input type="range" id="s" max="3" value="0"
+oninput="FIGURE.alt = 'scale ' + this.value"></label></figure></main>
 <script>const FIGURE = document.querySelector('img')</script></body></html>"""
 
 FAULTS = [

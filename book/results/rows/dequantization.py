@@ -1,8 +1,9 @@
 """Uniform against learned noise: `python book/results/rows/dequantization.py pmf variational --seed 0` prints bits/dim.
 
-`pmf`: one pixel with the four levels' probabilities .1, .2, .3, .4, of entropy 1.846439 bits. A smooth density p(v), here a
-mixture of four Gaussians, has to hold that much in each quarter of the unit interval; uniform noise asks it to be a staircase
-too. With `gaussian`, p is one Gaussian. `digits`: a small Flow++ on 8x8 digits, the same but for the noise.
+`pmf`: one pixel with the four levels' probabilities .1, .2, .3, .4, of entropy 1.846439 bits. A smooth density p(v),
+here a mixture of four Gaussians, has to hold that much in each quarter of the unit interval; uniform noise asks it to
+be a staircase too. With `gaussian`, p is one Gaussian. `digits`: a small Flow++ on 8x8 digits, the same but for the
+noise.
 """
 import argparse
 
@@ -10,7 +11,6 @@ import torch
 
 import flowlib as fl
 from flowlib.train import fit
-
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("data", choices=["pmf", "digits"])
@@ -33,7 +33,8 @@ if args.data == "pmf":
 else:
     shape, levels, repeats = (1, 8, 8), 17, 20
     train, test = (fl.data.load("digits", split).x for split in ("train", "test"))
-    flow = fl.FlowPlusPlus(shape, levels=levels, scales=1, steps=2, hidden=16, components=4, variational=variational, blocks=1)
+    flow = fl.FlowPlusPlus(shape, levels=levels, scales=1, steps=2, hidden=16, components=4, variational=variational,
+                           blocks=1)
     fit(flow, train, steps=800, batch_size=128, lr=3e-3, seed=args.seed, cpu=True)
 with torch.no_grad():
     bits = fl.bits_per_dim(torch.stack([flow.log_prob(test).mean() for _ in range(repeats)]), test[0].numel())

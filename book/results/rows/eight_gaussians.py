@@ -1,6 +1,8 @@
-"""Fit a flow to eight Gaussians and print how far it is from them: `python book/results/rows/eight_gaussians.py NSF --seed 0`.
+"""Fit a flow to eight Gaussians and print how far it is from them: `python book/results/rows/eight_gaussians.py NSF
+--seed 0`.
 
-The density of the data is known, so KL(data || flow) = E[log p(x) - log q(x)] needs new points only, and no estimate of p.
+The density of the data is known, so KL(data || flow) = E[log p(x) - log q(x)] needs new points only, and no estimate of
+p.
 """
 import argparse
 

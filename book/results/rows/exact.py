@@ -1,4 +1,5 @@
-"""Cases whose answer is known in closed form: `python book/results/rows/exact.py CASE --seed 0` prints what flowlib gives."""
+"""Cases whose answer is known in closed form: `python book/results/rows/exact.py CASE --seed 0` prints what flowlib
+gives."""
 import argparse
 import math
 
@@ -24,7 +25,8 @@ def uniform():
 
 
 def logit():
-    """The logistic density undoes the logit: what is left is the share of the unit interval that the preprocessing uses."""
+    """The logistic density undoes the logit: what is left is the share of the unit interval that the preprocessing
+    uses."""
     return bits(fl.Pixels(identity(fl.StandardLogistic(16)), (1, 4, 4), preprocess="logit"))
 
 
@@ -69,7 +71,8 @@ def convolution():
 
 
 def published(log_density, dims, levels_per_unit):
-    """Bits per dimension of a log-density on dequantized pixels that were scaled: each unit of x held so many levels."""
+    """Bits per dimension of a log-density on dequantized pixels that were scaled: each unit of x held so many
+    levels."""
     return fl.bits_per_dim(log_density - dims * math.log(levels_per_unit), dims)
 
 

@@ -1,8 +1,9 @@
-"""Print the gap that a flow leaves to a correlated Gaussian: `python book/results/rows/mean_field_gap.py householder --reflections 4`.
+"""Print the gap that a flow leaves to a correlated Gaussian: `python book/results/rows/mean_field_gap.py householder
+--reflections 4`.
 
-The posterior has the covariance 0.8^|i-j| in 8 dimensions. A diagonal Gaussian and then the flow approximate it; both maps
-are linear, so KL(q || p) has a formula, and it is minimised by L-BFGS: the best of five starts. With no flow at all the gap
-is 1/2 (6 ln 1.64 - ln 0.36).
+The posterior has the covariance 0.8^|i-j| in 8 dimensions. A diagonal Gaussian and then the flow approximate it; both
+maps are linear, so KL(q || p) has a formula, and it is minimised by L-BFGS: the best of five starts. With no flow at
+all the gap is 1/2 (6 ln 1.64 - ln 0.36).
 """
 import argparse
 
@@ -30,7 +31,8 @@ eye = torch.eye(8, dtype=torch.float64)
 def fitted():
     """The smallest KL that L-BFGS finds from a random start."""
     flow = FLOWS[args.flow](args.reflections)
-    log_scale = torch.randn(8, dtype=torch.float64, requires_grad=True)  # unequal: reflections leave equal ones as they are
+    # unequal: reflections leave equal ones as they are
+    log_scale = torch.randn(8, dtype=torch.float64, requires_grad=True)
     parameters = [log_scale, *(flow.double().parameters() if flow else ())]
     optimizer = torch.optim.LBFGS(parameters, max_iter=2000, tolerance_grad=1e-9, tolerance_change=1e-13,
                                   history_size=50, line_search_fn="strong_wolfe")

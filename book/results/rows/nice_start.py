@@ -1,8 +1,9 @@
-"""What the start of NICE's scale is worth: `python book/results/rows/nice_start.py data --seed 0` prints bits/dim on MNIST.
+"""What the start of NICE's scale is worth: `python book/results/rows/nice_start.py data --seed 0` prints bits/dim on
+MNIST.
 
-Two runs that differ in one thing: `zero` starts the scale at s = 0, `data` from a batch (`Flow.initialize`). Four couplings of
-two layers of 400 units, 13 epochs of batches of 200, Adam at 1e-3 throughout: s then moves by at most 0.001 in each of 3,900
-steps, and a pixel that is always black needs -7.4. Nats are those of pixels scaled to [0, 1].
+Two runs that differ in one thing: `zero` starts the scale at s = 0, `data` from a batch (`Flow.initialize`). Four
+couplings of two layers of 400 units, 13 epochs of batches of 200, Adam at 1e-3 throughout: s then moves by at most
+0.001 in each of 3,900 steps, and a pixel that is always black needs -7.4. Nats are those of pixels scaled to [0, 1].
 """
 import argparse
 import math
@@ -23,7 +24,7 @@ flow = fl.Pixels(fl.NICE(784, hidden=(400, 400), alternate=True), (1, 28, 28))
 if args.start == "data":
     flow.initialize(train[:2000])
 optimiser = torch.optim.Adam(flow.parameters(), lr=1e-3)
-for epoch in range(13):
+for _ in range(13):
     for batch in train[torch.randperm(len(train))].split(200):
         loss = fl.bits_per_dim(flow.log_prob(batch).mean(), 784)
         optimiser.zero_grad()

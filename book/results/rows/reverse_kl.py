@@ -1,9 +1,10 @@
-"""Fit a finite flow to an energy by reverse KL and print KL(flow || target): `... reverse_kl.py U1 --flow planar --layers 8 --seed 0`.
+"""Fit a finite flow to an energy by reverse KL and print KL(flow || target): `... reverse_kl.py U1 --flow planar
+--layers 8 --seed 0`.
 
-ln Z of the targets is exact, so KL = E[ln q(x) + U(x)] + ln Z needs samples of the flow alone (100,000 here). A flow that
-misses a mode may still have a small KL: so the effective sample size of the importance weights, as a share, and the shape of
-their tail come first. The energy is annealed over the first half of the run, from 1/100 of itself: at full strength from the
-start a flow settles on one mode.
+ln Z of the targets is exact, so KL = E[ln q(x) + U(x)] + ln Z needs samples of the flow alone (100,000 here). A flow
+that misses a mode may still have a small KL: so the effective sample size of the importance weights, as a share, and
+the shape of their tail come first. The energy is annealed over the first half of the run, from 1/100 of itself: at full
+strength from the start a flow settles on one mode.
 """
 import argparse
 

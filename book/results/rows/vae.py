@@ -1,9 +1,10 @@
 """A VAE on binarised MNIST with a flow as its posterior: `python book/results/rows/vae.py planar --seed 0`.
 
 Encoder and decoder have one hidden layer of 300 units, the latent has 16 dimensions, and every flow is amortised by the
-encoder's 100 outputs. Pixels are drawn anew as Bernoulli variables at every step, those of the test images, every fifth of
-the test set, once: they are the same for all posteriors and seeds. From 100 draws of z for each of them come, in nats: the
-bound of training, -ELBO; the standard error over the images of what follows; and last the importance-weighted bound on
+encoder's 100 outputs. Pixels are drawn anew as Bernoulli variables at every step, those of the test images, every fifth
+of the test set, once: they are the same for all posteriors and seeds. From 100 draws of z for each of them come, in
+nats: the bound of training, -ELBO; the standard error over the images of what follows; and last the importance-weighted
+bound on
 -ln p(x).
 """
 import argparse
@@ -53,7 +54,8 @@ test = torch.bernoulli(test[::5])
 
 torch.manual_seed(args.seed)
 vae = VAE(mlp(784, 300, C), posterior(D, C, *FLOWS[args.flow]()), mlp(D, 300, 784))
-fit(vae.flow, train, objective=Binarised(vae), steps=args.steps, batch_size=128, lr=args.lr, seed=args.seed, ema=0.999, cpu=True)
+fit(vae.flow, train, objective=Binarised(vae), steps=args.steps, batch_size=128, lr=args.lr, seed=args.seed, ema=0.999,
+    cpu=True)
 elbo, bound = [], []
 with torch.no_grad():
     for x in test.split(50):
