@@ -18,7 +18,7 @@ ENVIRONMENTS := .venv .venv-book .venv-bench .venv-colab
 $(foreach env,$(ENVIRONMENTS),$(shell [ "$$(cat $(env)/installed 2>/dev/null)" = "$(CURDIR)" ] \
   && $(env)/bin/python -c '' 2>/dev/null || rm -f $(env)/installed))
 
-.PHONY: help book open test portable lint lessons results results-page bench colab repository release clean
+.PHONY: help book open test portable lint mutants lessons results results-page bench colab repository release clean
 help:  ## list the commands
 	@sed -n "s,^\([a-z-]*\):.*## \(.*\),make \1\t\2,p" Makefile | expand -t 20
 
@@ -36,6 +36,9 @@ portable: .venv/installed  ## package and lessons as other processors compute th
 	@for change in $(ISA) "$(ISA)" OMP_NUM_THREADS=2; do echo "$$change"; \
 	  env $$change .venv/bin/python $(PYTEST) tests flowlib lessons --nbval --ignore tests/site || failed="$$failed\n$$change"; \
 	done; [ -z "$$failed" ] || { printf "Not the same everywhere:$$failed\n"; exit 1; }
+
+mutants: .venv/installed  ## change the package line by line and see that the tests notice; half an hour
+	.venv/bin/python tests/mutants/run.py
 
 lint: .venv/installed  ## style, types, the workflow file
 	.venv/bin/ruff check --quiet .

@@ -173,20 +173,21 @@ class Bijection(nn.Module, metaclass=Recorded):
                 self.likelihood == "bound" and not value.is_floating_point())):  # what dequantizes takes integers
             check_tensor(value, who, dtype)
         shape, ndim = (self.event_shape, self.event_ndim) if inverse else (self.latent_shape, self.latent_ndim)
-        batch = value.shape[: max(value.ndim - ndim, 0)]
-        if value.ndim < ndim or (shape is not None and value.shape[len(batch):] != tuple(shape)):
+        sizes = value.shape
+        leading = len(sizes) - ndim
+        if leading < 0 or (shape is not None and sizes[leading:] != tuple(shape)):
             expected = "..., " + ", ".join(map(str, shape)) if shape is not None else f"..., with {ndim} event axes"
-            raise ValueError(f"{who} expected shape ({expected}), got {tuple(value.shape)}")
+            raise ValueError(f"{who} expected shape ({expected}), got {tuple(sizes)}")
         if self.context_shape is None:
             return
         if context is None:
             raise ValueError(f"{who} was built with context_shape={self.context_shape} and needs a context")
         check_tensor(context, who, dtype, "a context")
-        leading = self.context_batch(context)
-        if context.shape[len(leading):] != self.context_shape:
+        batch, given = sizes[:leading], self.context_batch(context)
+        if context.shape[len(given):] != self.context_shape:
             raise ValueError(f"{who} expected a context of shape (..., {', '.join(map(str, self.context_shape))}), "
                              f"got {tuple(context.shape)}")
-        if leading != batch and any(a != b and a != 1 and b != 1 for a, b in zip(reversed(batch), reversed(leading))):
+        if given != batch and any(a != b and a != 1 and b != 1 for a, b in zip(reversed(batch), reversed(given))):
             raise ValueError(f"a context of shape {tuple(context.shape)} does not broadcast against the batch {tuple(batch)}")
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ from torch.distributions import Distribution, Normal, constraints
 
 from .arguments import constants, distribution_arguments, holds
 from .core import Bijection
-from .numerics import full_precision, tame, wide
+from .numerics import full_precision, reduced, tame, wide
 
 __all__ = ["AffineMap", "Exp", "InverseCDF", "Linear", "Logit", "Permutation", "Rotation"]
 
@@ -177,27 +177,28 @@ class InverseCDF(Bijection):
 
     @property
     def distribution(self) -> Distribution:
-        """The distribution, made of the present buffers."""
-        return self.kind(**{name: getattr(self, name) for name in self.names}, validate_args=False)
+        """The distribution, made of the present buffers, in float32 at least."""
+        return self.kind(**{name: wide(getattr(self, name)) for name in self.names}, validate_args=False)
 
     def forward(self, z, context=None):
         distribution = self.distribution
         outside = (z < 0) | (z > 1)
         if self.kind is Normal:
-            x = distribution.loc + distribution.scale * torch.special.ndtri(_inside(z))
+            x = distribution.loc + distribution.scale * torch.special.ndtri(wide(_inside(z)))
         else:  # formulas that tell 0 from no smaller number
-            x = distribution.icdf(_inside(z, torch.finfo(z.dtype).eps / 2))
-        return x, (-distribution.log_prob(x)).masked_fill(outside, -torch.inf).sum(-1)
+            x = distribution.icdf(wide(_inside(z, torch.finfo(z.dtype).eps / 2)))
+        log_det = (-distribution.log_prob(x)).masked_fill(outside, -torch.inf).sum(-1)
+        return x.to(z.dtype), log_det.to(z.dtype)
 
     def inverse(self, x, context=None):
-        distribution = self.distribution
+        distribution, dtype, x = self.distribution, x.dtype, wide(x)
         outside = ~distribution.support.check(x) & ~x.isnan()
         x = torch.where(outside, distribution.icdf(torch.full_like(x, 0.5)), x)
         if self.kind is Normal:  # torch's own subtracts from 1, on the left too
             z = 0.5 * torch.erfc((distribution.loc - x) / (math.sqrt(2) * distribution.scale))
         else:
             z = distribution.cdf(x)
-        return z, distribution.log_prob(x).masked_fill(outside, -torch.inf).sum(-1)
+        return z.to(dtype), distribution.log_prob(x).masked_fill(outside, -torch.inf).sum(-1).to(dtype)
 
 
 class Linear(Bijection):
@@ -230,13 +231,15 @@ class Linear(Bijection):
         return torch.linalg.slogdet(wide(self.matrix))[1].to(like.dtype).expand(like.shape[:-1])
 
     def forward(self, z, context=None):
+        if not reduced(z):
+            return F.linear(tame(z), self.matrix), self._log_det(z)
         with full_precision(z):
-            return (tame(wide(z)) @ wide(self.matrix).T).to(z.dtype), self._log_det(z)
+            return F.linear(tame(wide(z)), wide(self.matrix)).to(z.dtype), self._log_det(z)
 
     def inverse(self, x, context=None):
         with full_precision(x):
-            rows = tame(wide(x)).reshape(-1, x.shape[-1])
-            return torch.linalg.solve(wide(self.matrix), rows.T).T.reshape(x.shape).to(x.dtype), -self._log_det(x)
+            rows = tame(wide(x)).reshape(-1, x.shape[-1])  # z A^T = x, by rows
+            return torch.linalg.solve(wide(self.matrix).T, rows, left=False).view_as(x).to(x.dtype), -self._log_det(x)
 
 
 class Permutation(Bijection):
@@ -304,7 +307,7 @@ class Rotation(Bijection):
 
     def forward(self, z, context=None):
         with full_precision(z):
-            return tame(z) @ self.matrix().T, z.new_zeros(z.shape[:-1])
+            return F.linear(tame(z), self.matrix()), z.new_zeros(z.shape[:-1])
 
     def inverse(self, x, context=None):
         with full_precision(x):

@@ -20,6 +20,8 @@ from .core import InversionError
 __all__ = ["log_mixture_cdf", "log_ndtr", "log_ndtri", "log_softplus", "solve_monotone", "sqrt_softplus"]
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+HALF = (torch.float16, torch.bfloat16)
+LARGEST = {dtype: torch.finfo(dtype).max ** 0.75 for dtype in (*HALF, torch.float32, torch.float64)}
 
 
 # --- range and precision ----------------------------------------------------------------------------------------------
@@ -28,20 +30,28 @@ HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 def tame(value: Tensor) -> Tensor:
     """`value` within the range where sums of products with it stay finite: up to the largest number to the power 3/4, 1e28
     in float32. Beyond, it saturates: an overflow would become infinity minus infinity, and a density NaN instead of zero."""
-    largest = torch.finfo(value.dtype).max ** 0.75
+    largest = LARGEST[value.dtype]
     return value.clamp(-largest, largest)
 
 
+def _autocast(device: str) -> bool:
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)  # not on the meta device
+
+
+def reduced(value: Tensor) -> bool:
+    """Whether torch would compute with `value` in 16 bits. Where not, layers take a way without conversions."""
+    return value.dtype in HALF or _autocast(value.device.type)
+
+
 def full_precision(value: Tensor):
-    """A context outside of autocast; free of charge where there is none, as on the meta device."""
+    """A context outside of autocast; free of charge where there is none."""
     device = value.device.type
-    on = torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
-    return torch.autocast(device, enabled=False) if on else nullcontext()
+    return torch.autocast(device, enabled=False) if _autocast(device) else nullcontext()
 
 
 def wide(value: Tensor) -> Tensor:
     """`value` in float32 at least: torch has no linear algebra for 16 bits. Round the result with `.to(dtype)`."""
-    return value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
+    return value.float() if value.dtype in HALF else value
 
 
 # --- roots ------------------------------------------------------------------------------------------------------------
@@ -147,17 +157,22 @@ def log_softplus(t: Tensor) -> Tensor:
     return torch.where(t < -16, left - 0.5 * left.exp(), F.softplus(t.clamp(min=-16.0)).log())
 
 
-def sqrt_softplus(t: Tensor) -> Tensor:
-    r"""$\sqrt{\ln(1 + e^t)}$, which is $e^{t/2}$ far to the left, where softplus itself underflows; positive for every t.
+def softplus(t: Tensor) -> Tensor:
+    """$\\ln(1 + e^t)$ without torch's cut at t = 20, which costs digits in float64."""
+    return F.softplus(t, threshold=40.0)
+
+
+def sqrt_softplus(t: Tensor, value: Tensor | None = None) -> Tensor:
+    r"""$\sqrt{\ln(1 + e^t)}$, which is $e^{t/2}$ far to the left, where softplus itself underflows; positive for every t. `value` is
+    softplus(t), where it is known.
 
     Example:
         >>> sqrt_softplus(torch.tensor([-120.0, 0.0, 4.0])).log()
         tensor([-60.0000,  -0.1833,   0.6954])
     """
-    # Left of -40 as the value at -40 times e^((t + 40)/2). Right of 40 softplus is t, also in float64 (torch's default of 20
-    # costs digits there).
+    # Left of -40 as the value at -40 times e^((t + 40)/2).
     rest = torch.add(20.0, t, alpha=0.5).clamp(math.log(torch.finfo(t.dtype).tiny) + 21, 0.0).exp()
-    return F.softplus(t.clamp(min=-40.0), threshold=40.0).sqrt() * rest
+    return (softplus(t) if value is None else value).clamp(min=math.exp(-40)).sqrt() * rest
 
 
 def _with_derivatives(z: Tensor, value: Tensor, first: Tensor, second: Tensor, third: Tensor) -> Tensor:

@@ -241,16 +241,20 @@ def stays_finite(case):
         assert out.isfinite().all() and log_det.isfinite().all(), f"{method.__name__} is not finite"
 
 
+def has_a_density(flow, x, context=None):
+    """Rows of numbers have a log-density: a number or -inf, never NaN and never +inf."""
+    log_p = flow.log_prob(x, context)
+    assert not log_p.isnan().any(), f"log_prob is NaN at a finite x of size {x[log_p.isnan()][0].abs().max():.3g}"
+    assert (log_p < torch.inf).all(), "log_prob is +inf at a finite x"
+
+
 def finite_inputs_have_a_density(flow, context=None):
-    """Fill values, however large, have a log-density: a number or -inf, never NaN and never +inf."""
+    """So have fill values, however large."""
     sizes = torch.tensor([1e3, 1e10, 1e20, torch.finfo(torch.float32).max], dtype=torch.float64)
     shape = flow.event_shape
     signs = torch.tensor([1.0, -1.0]).repeat(torch.Size(shape).numel())[: torch.Size(shape).numel()].reshape(shape)
     for pattern in (torch.ones(shape), -torch.ones(shape), signs, torch.zeros(shape).index_fill(-1, torch.tensor(0), 1.0)):
-        x = (sizes.reshape(-1, *[1] * len(shape)) * pattern).to(dtype_of(flow))
-        log_p = flow.log_prob(x, context)
-        assert not log_p.isnan().any(), f"log_prob is NaN at a finite x of {sizes[log_p.isnan()][0]:.3g}"
-        assert (log_p < torch.inf).all(), "log_prob is +inf at a finite x"
+        has_a_density(flow, (sizes.reshape(-1, *[1] * len(shape)) * pattern).to(dtype_of(flow)), context)
 
 
 def dtype_of(module):

@@ -13,13 +13,13 @@ import architecture  # noqa: E402
 def test_the_package_keeps_its_order():
     edges = architecture.graph(ROOT / "flowlib")
     assert architecture.faults(edges) == []
-    assert "core" in edges["coupling.vector"] and "nets.mlp" in edges["coupling.vector"]  # what a reader of that file sees
+    assert "coupling.halves" in edges["coupling.vector"] and "nets.mlp" in edges["coupling.vector"]  # what a reader of that file sees
 
 
 @pytest.mark.parametrize("edges, said", [
     ({"core": {"train.loop"}, "train.loop": set()}, "core (The contract) imports train.loop from above"),
     ({"coupling.glow": {"coupling.nice"}, "coupling.nice": set()}, "the model coupling.glow imports the model coupling.nice"),
-    ({"core": {"bases"}, "bases": {"saving"}, "saving": {"core"}}, "a cycle of imports: core -> bases -> saving -> core"),
+    ({"core": {"bases"}, "bases": {"checks"}, "checks": {"core"}}, "a cycle of imports: core -> bases -> checks -> core"),
     ({"newcomer": set()}, "newcomer stands on no floor"),
 ], ids=["from above", "model to model", "cycle", "no floor"])
 def test_what_breaks_the_order_is_said(edges, said):

@@ -16,8 +16,8 @@ from setup_cell import address
 
 # The floors from the ground up: what a folder or a module stands on is further up in this list.
 FLOORS = {
-    "The contract": ("atomic", "arguments", "likeness", "saving", "numerics", "seeds", "describe", "core", "bases", "reversible",
-                     "checks", "maps", "recipes", "command"),
+    "The ground": ("atomic", "seeds", "arguments", "describe", "likeness", "saving"),
+    "The contract": ("core", "numerics", "bases", "reversible", "checks", "maps", "recipes", "command"),
     "Maps of one number, networks": ("elementwise", "nets"),
     "Layers": ("finite", "coupling", "images"),
     "Models": ("coupling.nice", "coupling.realnvp", "coupling.nsf", "coupling.glow", "coupling.flowpp", "images.pixels", "vae"),
@@ -150,8 +150,8 @@ def drawing(edges: dict[str, set[str]]) -> str:
         y0 += BOX
         lines.append(f'<path d="M{x0:.1f} {y0}C{x0:.1f} {y0 + 40} {x1:.1f} {y1 - 40} {x1:.1f} {y1}"/>')
     style = ("text{font:12px system-ui,sans-serif;fill:currentColor}.floor{opacity:.7}.name{text-anchor:middle}"
-             "rect{fill:var(--pst-color-background,#fff);stroke:currentColor}path{fill:none;stroke:#0072b2;opacity:.6}")
-    return (f'<svg viewBox="-1 0 {WIDTH + 2} {len(rows) * ROW - 40}" role="img" aria-label="The modules of the package on '
+             "rect{fill:none;stroke:currentColor}path{fill:none;stroke:#0072b2;opacity:.6}")
+    return (f'<svg viewBox="-1 0 {WIDTH + 2} {len(rows) * ROW - 40}" class="architecture" role="img" aria-label="The modules of the package on '
             f'{len(rows)} floors; every import goes down" style="width:100%;height:auto"><style>{style}</style>'
             + "".join(lines + parts) + "</svg>")
 

@@ -2,10 +2,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import Bijection
-from ..numerics import full_precision, tame, wide
+from ..numerics import full_precision, reduced, tame, wide
 
 __all__ = ["Conditioned"]
 
@@ -41,9 +42,11 @@ class Conditioned(Bijection):
                 self.linear.bias.copy_(start)
 
     def _params(self, context: Tensor | None) -> Tensor:
-        return self.params if self.context_dim is None else self.linear(context)
+        return self.params if self.context_shape is None else self.linear(context)
 
     def _run(self, move, value, context):
+        if not reduced(value):
+            return move(tame(value), self._params(context))
         with full_precision(value):
             out, log_det = move(tame(wide(value)), wide(self._params(context)))
         return out.to(value.dtype), log_det.to(value.dtype)
@@ -63,7 +66,7 @@ def check_dim(dim: int) -> None:
 
 def apply(matrix: Tensor, value: Tensor) -> Tensor:
     """The products of one matrix (M, N), or one each (..., M, N), with rows (..., N): (..., M)."""
-    return value @ matrix.mT if matrix.ndim == 2 else (matrix @ value[..., None]).squeeze(-1)
+    return F.linear(value, matrix) if matrix.ndim == 2 else (matrix @ value[..., None]).squeeze(-1)
 
 
 def dot(value: Tensor, vector: Tensor) -> Tensor:
@@ -80,7 +83,12 @@ def add_outer(value: Tensor, factor: Tensor, vector: Tensor) -> Tensor:
 
 def largest(vectors: Tensor) -> Tensor:
     """The largest entry of vectors (..., D), a constant (..., 1) to divide by: not zero."""
-    return vectors.detach().abs().amax(-1, keepdim=True).clamp(min=torch.finfo(vectors.dtype).tiny)
+    vectors = vectors.detach()
+    if vectors.numel() < 1024:  # one operation in place of two, but much slower for many
+        top = torch.linalg.vector_norm(vectors, torch.inf, -1, True)
+    else:
+        top = vectors.abs().amax(-1, keepdim=True)
+    return top.clamp_min(torch.finfo(vectors.dtype).tiny)
 
 
 def unit(vectors: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .conditioned import Conditioned, check_dim, unit
@@ -33,11 +34,14 @@ def reflect(value: Tensor, vectors: Tensor, backwards: bool = False) -> Tensor:
     Returns:
         (..., D).
     """
-    v, w = compact(vectors.flip(-2) if backwards else vectors)
-    if v.ndim == 2:
-        rows = value.reshape(-1, value.shape[-1])
-        return torch.addmm(rows, rows @ v.mT, w, alpha=-1).view_as(value)
-    return value - ((value[..., None, :] @ v.mT) @ w).squeeze(-2)
+    v, w = compact(vectors)
+    if backwards:  # the transpose
+        v, w = w, v
+    if v.ndim > 2:
+        return value - ((value[..., None, :] @ v.mT) @ w).squeeze(-2)
+    rows = value if value.ndim == 2 else value.reshape(-1, value.shape[-1])
+    out = torch.addmm(rows, F.linear(rows, v), w, alpha=-1)
+    return out if value.ndim == 2 else out.view_as(value)
 
 
 class Householder(Conditioned):

@@ -39,8 +39,8 @@ class LinearIAF(Conditioned):
     def _matrix(self, params: Tensor) -> Tensor:
         """L, (D, D) or (..., D, D)."""
         flat = self._combine(params)
-        lower = flat.new_zeros(*flat.shape[:-1], self.dim**2).index_copy(-1, self.below, flat)
-        return lower.unflatten(-1, (self.dim, self.dim)) + torch.eye(self.dim, dtype=flat.dtype, device=flat.device)
+        ones = torch.eye(self.dim, dtype=flat.dtype, device=flat.device).view(-1).expand(*flat.shape[:-1], -1)
+        return ones.index_copy(-1, self.below, flat).unflatten(-1, (self.dim, self.dim))
 
     def _combine(self, params):
         return params
@@ -51,9 +51,11 @@ class LinearIAF(Conditioned):
 
     def _inverse(self, x, params):
         matrix = self._matrix(params)
-        columns = x.reshape(-1, self.dim).mT if matrix.ndim == 2 else x[..., None]
-        z = torch.linalg.solve_triangular(matrix, columns, upper=False, unitriangular=True)
-        z = z.mT.reshape(x.shape) if matrix.ndim == 2 else z.squeeze(-1)
+        if matrix.ndim == 2:  # from the right, for rows
+            rows = x.reshape(-1, self.dim)
+            z = torch.linalg.solve_triangular(matrix.mT, rows, upper=True, left=False, unitriangular=True).view_as(x)
+        else:
+            z = torch.linalg.solve_triangular(matrix, x[..., None], upper=False, unitriangular=True).squeeze(-1)
         return z, z.new_zeros(z.shape[:-1])
 
 

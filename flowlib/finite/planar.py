@@ -1,14 +1,15 @@
 """The planar flow: push space along one direction, by an amount that depends on another. With an exact inverse."""
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..numerics import solve_monotone, sqrt_softplus
-from .conditioned import Conditioned, add_outer, check_dim, dot, largest
+from ..numerics import softplus, solve_monotone, sqrt_softplus
+from .conditioned import Conditioned, add_outer, check_dim, dot
 
 __all__ = ["Planar"]
 
@@ -19,7 +20,15 @@ class Terms(NamedTuple):
     u_hat: Tensor  # (..., D)
     w: Tensor  # (..., D)
     b: Tensor  # (...)
-    root: Tensor  # (...), of 1 + w.u_hat = softplus(w.u)
+    slope: Tensor  # (...), 1 + w.u_hat = softplus(w.u)
+    root: Tensor  # (...), of the slope
+
+
+@functools.cache
+def within_squares(dtype: torch.dtype) -> tuple[float, float]:
+    """A range of numbers of which the squares of a million can be added: a larger weight acts as its end."""
+    end = torch.finfo(dtype).max ** 0.5 / 1000
+    return -end, end
 
 
 class Planar(Conditioned):
@@ -52,14 +61,15 @@ class Planar(Conditioned):
 
     def _terms(self, params: Tensor) -> Terms:
         u, w, b = params.split_with_sizes((self.dim, self.dim, 1), -1)
-        size = largest(w)  # the square of w may under- or overflow
+        w = w.clamp(*within_squares(w.dtype))
+        square = dot(w, w)
         # w = 0 makes the map a translation by u tanh(b): nothing to correct, and nothing to divide by (twice, in gradients)
-        none = size <= torch.finfo(w.dtype).tiny ** 0.5
-        direction = w / size.masked_fill(none, torch.inf)
-        t = dot(u, w).masked_fill(none.squeeze(-1), math.log(math.e - 1))
-        root = sqrt_softplus(t)
-        along = (root * root - t - 1) / dot(direction, direction).clamp(min=0.5)  # at least 1, or it is zero
-        return Terms(torch.addcmul(u, along[..., None] / size, direction), w, b.squeeze(-1), root)
+        none = square <= 16 * torch.finfo(w.dtype).tiny ** 0.5
+        t = dot(u, w).masked_fill(none, math.log(math.e - 1))
+        slope = softplus(t)
+        root = sqrt_softplus(t, slope)
+        u_hat = torch.addcmul(u, ((slope - t - 1) / square.masked_fill(none, math.inf))[..., None], w)
+        return Terms(u_hat, w, b.squeeze(-1), slope, root)
 
     @staticmethod
     def _log_det(a, h, root):
@@ -68,15 +78,15 @@ class Planar(Conditioned):
         return 2 * torch.hypot(h, root / a.clamp(-80.0, 80.0).cosh()).log()
 
     def _forward(self, z, params):
-        u_hat, w, b, root = self._terms(params)
+        u_hat, w, b, _, root = self._terms(params)
         a = dot(z, w) + b
         h = torch.tanh(a)
         return add_outer(z, h, u_hat), self._log_det(a, h, root)
 
     def _inverse(self, x, params):
-        u_hat, w, b, root = self._terms(params)
+        u_hat, w, b, slope, root = self._terms(params)
         projection = dot(x, w)
-        b, c = b.expand_as(projection), (root * root - 1).expand_as(projection)
+        b, c = b.expand_as(projection), (slope - 1).expand_as(projection)
         reach = c.abs() + 1e-3 * (1 + projection.abs())  # |s - w.x| <= |c|, with room for rounding
         s = solve_monotone(_along_w, projection, projection - reach, projection + reach, b, c, check=False)
         a = s + b

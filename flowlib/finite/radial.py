@@ -52,21 +52,22 @@ class Radial(Conditioned):
         super().__init__(dim, torch.cat([torch.randn(dim) / math.sqrt(dim), torch.randn(2)]), context_dim)
 
     def _terms(self, params: Tensor) -> Terms:
-        center, *rest = params.split([self.dim, 1, 1], -1)
+        center, rest = params.split_with_sizes((self.dim, 2), -1)
         smallest = torch.finfo(params.dtype).tiny ** 0.75  # so that neither underflows, nor sigma / alpha overflows
-        return Terms(center, *(F.softplus(raw).squeeze(-1).clamp(min=smallest) for raw in rest))
+        return Terms(center, *F.softplus(rest).clamp(min=smallest).unbind(-1))
 
-    def _log_det(self, r, alpha, sigma):
-        outer = alpha + r
-        near, far = alpha / outer, r / outer  # their sum is 1
-        radial = far * (far + 2 * near) + near * (sigma / outer)
-        return (self.dim - 1) * ((r + sigma).log() - outer.log()) + radial.log()
+    def _log_det(self, r, alpha, sigma, top, bottom):
+        """`top` and `bottom` are r + sigma and alpha + r."""
+        near, far = alpha / bottom, r / bottom  # their sum is 1
+        radial = torch.addcmul(far * torch.add(far, near, alpha=2), near, sigma / bottom)
+        return torch.add(radial.log(), top.log() - bottom.log(), alpha=self.dim - 1)
 
     def _forward(self, z, params):
         center, alpha, sigma = self._terms(params)
         away = z - center
         r = length(away)
-        return torch.addcmul(center, away, ((r + sigma) / (alpha + r))[..., None]), self._log_det(r, alpha, sigma)
+        top, bottom = r + sigma, alpha + r
+        return torch.addcmul(center, away, (top / bottom)[..., None]), self._log_det(r, alpha, sigma, top, bottom)
 
     def _inverse(self, x, params):
         center, alpha, sigma = self._terms(params)
@@ -77,4 +78,5 @@ class Radial(Conditioned):
         root = torch.hypot(b, 2 * alpha.sqrt() * distance.clamp(min=torch.finfo(x.dtype).tiny).sqrt())
         # of the two forms of the root, the one that adds
         r = torch.where(b > 0, 0.5 * (root + b), 2 * alpha * (distance / (root + b.abs())))
-        return torch.addcmul(center, away, ((alpha + r) / (r + sigma))[..., None]), -self._log_det(r, alpha, sigma)
+        top, bottom = r + sigma, alpha + r
+        return torch.addcmul(center, away, (bottom / top)[..., None]), -self._log_det(r, alpha, sigma, top, bottom)

@@ -94,13 +94,13 @@ class Sylvester(Conditioned):
         r, r2 = full.unbind(-3)
         c = r.diagonal(dim1=-2, dim2=-1)
         t = c * r2.diagonal(dim1=-2, dim2=-1)
-        return Terms(q, r.triu(1) + torch.diag_embed(c / (1 + (-t).clamp(min=0))), r2, b, t)
+        return Terms(q, r.diagonal_scatter(c / (1 - t.clamp(max=0)), 0, -2, -1), r2, b, t)
 
     @staticmethod
     def _log_det(a, h, t):
         # 1 + sech^2(a) r r~ = h^2 + sech^2(a) (1 + r r~): positive terms, nothing cancels, as sech^2 = 1 - h^2 would
-        room = (1 + t.clamp(min=0)) / (1 + (-t).clamp(min=0))
-        return torch.addcmul(h * h, room, a.clamp(-40.0, 40.0).cosh().reciprocal().square()).log().sum(-1)
+        room = (1 + t.clamp(min=0)) / (1 - t.clamp(max=0))
+        return torch.addcdiv(h * h, room, a.clamp(-40.0, 40.0).cosh().square()).log().sum(-1)
 
     def _forward(self, z, params):
         q, r, r2, b, t = self._terms(params)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core import Bijection
-from ..numerics import full_precision, wide
+from ..numerics import full_precision, tame, wide
 
 __all__ = ["InvertibleConv1x1"]
 
@@ -53,7 +53,7 @@ class InvertibleConv1x1(Bijection):
     def _mix(matrix, value):
         """The product at every pixel: one matrix product where channels are last in memory, as they then are in the
         result."""
-        return F.linear(value.movedim(-3, -1), matrix.to(value.dtype)).movedim(-1, -3)
+        return F.linear(tame(value).movedim(-3, -1), matrix.to(value.dtype)).movedim(-1, -3)
 
     def _log_det(self, like):
         return (self.positions * self.log_s.sum()).expand(like.shape[:-3])

@@ -89,10 +89,7 @@ class _GatedConv(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Self-attention over all pixels, gated and residual, with a learned place code and the norm of `_GatedConv`.
-
-    Few pixels take the plain product: as fast as the fused one, which cannot be differentiated twice on the CPU. A
-    second derivative over more pixels needs `torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`."""
+    """Self-attention over all pixels, gated and residual, with a learned place code and the norm of `_GatedConv`."""
 
     def __init__(self, hidden, height, width, heads=4):
         super().__init__()
@@ -105,7 +102,7 @@ class _Attention(nn.Module):
     def forward(self, x):
         n, c, h, w = x.shape
         q, k, v = self.qkv(x + self.place).reshape(n, 3, self.heads, c // self.heads, h * w).transpose(-1, -2).unbind(1)
-        if h * w <= 64:
+        if h * w <= 64:  # as fast as the fused kernel, and differentiable as often as one likes
             y = (q * q.shape[-1] ** -0.5 @ k.mT).softmax(-1) @ v
         else:
             y = F.scaled_dot_product_attention(q, k, v)
@@ -117,8 +114,8 @@ class _Attention(nn.Module):
 class GatedAttentionNet(_ImageNet):
     """Flow++'s network: gated convolutions and self-attention (Ho et al. 2019, arXiv:1902.00275, section 3.3).
 
-    PyTorch's fused attention can be differentiated once; for second derivatives run under
-    `torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`.
+    Over more than 64 pixels it takes PyTorch's fused attention, which can be differentiated once; for second derivatives
+    run under `torch.nn.attention.sdpa_kernel(torch.nn.attention.SDPBackend.MATH)`.
     """
 
     def __init__(self, shape, outputs, hidden, context_dim=None, blocks=2):
