@@ -285,12 +285,13 @@ def plain_python(lesson, lessons):
 
 @rule
 def size(lesson, lessons):
-    """A lesson is one sitting: words of prose and lines of visible code within limits."""
+    """A lesson is one sitting: words of prose and lines of visible code, but for what they assert, within limits."""
     words = len(re.findall(r"[^\W\d_]{2,}|\b[aAI]\b", re.sub(r"<[^>]+>|\]\([^)]*\)", " ", prose(lesson.markdown))))
     if not WORDS[0] <= words <= WORDS[1]:
         yield f"{words} words, expected {WORDS[0]} to {WORDS[1]}"
     visible = [cell for cell in lesson.code if not {"remove-cell", "remove-input"} & set(lesson.tags(cell))]
-    lines = sum(bool(line.strip()) for cell in visible for line in lesson.source(cell).splitlines())
+    code = [line.strip() for cell in visible for line in lesson.source(cell).splitlines()]
+    lines = sum(bool(line) and not line.startswith("assert ") for line in code)
     if lines > CODE_LINES:
         yield f"{lines} lines of code, at most {CODE_LINES}"
 
