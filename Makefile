@@ -28,7 +28,7 @@ book: .venv-book/installed  ## build the site and print where it is
 open: book  ## build the site and open it in the browser
 	@$(PYTHON) -m webbrowser -t "file://$(CURDIR)/$(SITE)"
 
-test: .venv/installed  ## everything that is checked: package, lessons, site
+test: .venv/installed lint  ## everything that is checked: style and types, package, lessons, site
 	$(call build,.venv)
 	.venv/bin/python $(PYTEST) tests flowlib lessons --nbval -rs --durations 10
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import math
 from numbers import Real
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -183,7 +184,8 @@ class InverseCDF(Bijection):
     @property
     def distribution(self) -> Distribution:
         """The distribution, made of the present buffers, in float32 at least."""
-        return self.kind(**{name: wide(getattr(self, name)) for name in self.names}, validate_args=False)
+        arguments: dict[str, Any] = {name: wide(getattr(self, name)) for name in self.names}
+        return self.kind(**arguments, validate_args=False)
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         distribution = self.distribution

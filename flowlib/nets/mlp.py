@@ -52,5 +52,5 @@ class MLP(nn.Module):
 
 def watched(module: nn.Module) -> bool:
     """Whether any hook sees what comes out of a module."""
-    return bool(module._forward_hooks or module._backward_hooks or module._forward_pre_hooks or module._backward_pre_hooks
-                or hooks._has_any_global_hook())
+    own = (module._forward_hooks, module._backward_hooks, module._forward_pre_hooks, module._backward_pre_hooks)
+    return any(own) or hooks._has_any_global_hook()
