@@ -53,4 +53,4 @@ class MLP(nn.Module):
 def watched(module: nn.Module) -> bool:
     """Whether any hook sees what comes out of a module."""
     own = (module._forward_hooks, module._backward_hooks, module._forward_pre_hooks, module._backward_pre_hooks)
-    return any(own) or hooks._has_any_global_hook()
+    return any(own) or bool(hooks._has_any_global_hook())
