@@ -1,4 +1,5 @@
 """Imports point one way, and every rule that says so can fire."""
+import ast
 from pathlib import Path
 
 import architecture
@@ -51,3 +52,11 @@ def test_the_page_names_every_module_that_says_what_it_is_for():
 def test_a_line_that_follows_from_two_others_is_not_drawn():
     edges = {"vae": {"elementwise.base", "core"}, "elementwise.base": {"core"}, "core": set()}
     assert architecture.necessary(edges) == {("vae", "elementwise"), ("elementwise", "core")}
+
+
+def test_every_model_stands_on_the_floor_of_models():
+    """Or the rule that no model imports another would not be asked of it."""
+    for name, path in architecture.modules(ROOT / "flowlib").items():
+        classes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)]
+        if any(ast.unparse(base) == "Flow" for node in classes for base in node.bases):
+            assert architecture.floor(name) == architecture.MODELS, name

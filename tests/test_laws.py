@@ -142,9 +142,12 @@ def test_every_public_bijection_is_in_the_registry():
     """A class that is added to the package without an entry fails here."""
     public = {getattr(fl, name) for name in fl.__all__}
     bijections = {c for c in public if isinstance(c, type) and issubclass(c, fl.Bijection)} - {fl.Bijection}
+    maps = {c for c in public if isinstance(c, type) and issubclass(c, fl.ElementwiseMap)} - {fl.ElementwiseMap}
     seen = set()
     for entry in ENTRIES:
-        seen |= {type(m) for m in entry.make(entry.dims[-1], None).modules()}
+        modules = list(entry.make(entry.dims[-1], None).modules())
+        seen |= {type(m) for m in modules} | {type(m.elementwise) for m in modules if hasattr(m, "elementwise")}
+    assert maps - seen == set()
     elsewhere = {fl.Dequantize, fl.VariationalDequantize, fl.Reshape}  # test_images.py: random, and of another shape
     assert bijections - seen - elsewhere == set()
     models = {c for c in public if isinstance(c, type) and issubclass(c, fl.Flow)} - {fl.Flow, fl.Pixels}
