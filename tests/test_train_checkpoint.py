@@ -262,7 +262,7 @@ def test_only_the_same_run_is_resumed(tmp_path):
         train(tmp_path / "a", flow, resume=True)
     assert all(map(torch.equal, flow.parameters(), before))  # not half of the one and half of the other
     x = torch.randn(300, 2)
-    with pytest.raises(ValueError, match="another data content; a resumed run keeps them"):
+    with pytest.raises(ValueError, match="another data content"):
         fit(make(), x[:200], x[200:], steps=40, batch_size=64, eval_every=8, out=tmp_path / "a", resume=True)
     with pytest.raises(ValueError, match="another optimizer"):
         train(tmp_path / "a", resume=True, optimizer=torch.optim.SGD)
@@ -380,4 +380,4 @@ def test_a_run_without_a_checkpoint_leaves_nothing(tmp_path):
     with pytest.raises(Stop), checkpoint.claimed(tmp_path / "a", None):
         (tmp_path / "a" / "model.json").write_text("{}")
         raise Stop
-    assert not list((tmp_path / "a").iterdir())
+    assert not list(tmp_path.iterdir())

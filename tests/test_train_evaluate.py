@@ -51,11 +51,11 @@ def test_the_same_seed_gives_the_same_numbers(out, tmp_path):
 
 
 def test_bits_of_a_uniform_flow():
-    """4 bits for 16 levels, from every draw: the standard error is zero and there is nothing to tighten."""
+    """4 bits for 16 levels, and the room around integers, from every draw: the standard error is zero and there is nothing to tighten."""
     flow = fl.Pixels(fl.Flow(fl.Uniform(torch.zeros(4), torch.ones(4)), fl.AffineMap(1.0, 0.0)), (1, 2, 2), levels=16)
     found = evaluate(flow, torch.randint(0, 16, (30, 1, 2, 2), dtype=torch.uint8), draws=4, images=20)
     for part, images, draws in (("all", 30, 1), ("few", 20, 1), ("weighted", 20, 4)):
-        assert found[part]["bits_per_dim"] == pytest.approx(4, abs=1e-6) and found[part]["standard_error"] < 1e-6
+        assert found[part]["bits_per_dim"] == pytest.approx(4, abs=1e-3) and found[part]["standard_error"] < 1e-6
         assert (found[part]["images"], found[part]["draws"]) == (images, draws)
 
 
@@ -92,7 +92,7 @@ def test_other_data_and_errors(out, tmp_path, capsys):
     assert "on digits, val" in capsys.readouterr().out
     assert "this flow is over events of shape (1, 8, 8)" in refused([str(out), "--data", "mnist-small"], capsys)
     assert "unknown data set 'elsewhere'" in refused([str(out), "--data", "elsewhere"], capsys)
-    assert "No such file" in refused([str(tmp_path)], capsys, status=1)
+    assert "there is no file" in refused([str(tmp_path)], capsys, status=1)
 
 
 def refused(arguments, capsys, status=2):
@@ -133,8 +133,8 @@ def with_weights(change):
 
 @pytest.mark.parametrize("damage, message, status", [
     (lambda folder: shutil.rmtree(folder), "is no folder", 2),
-    (lambda folder: (folder / "model.json").unlink(), "No such file", 1),
-    (lambda folder: (folder / "model.safetensors").unlink(), "No such file", 1),
+    (lambda folder: (folder / "model.json").unlink(), "there is no file", 1),
+    (lambda folder: (folder / "model.safetensors").unlink(), "there is no file", 1),
     (lambda folder: cut(folder, "model.json"), "is damaged", 2),
     (lambda folder: cut(folder, "model.safetensors"), "is damaged", 2),
     (lambda folder: cut(folder, "metrics.json"), "metrics.json is damaged", 2),
@@ -156,7 +156,7 @@ def test_numbers_that_cannot_be_written_are_still_printed(out, tmp_path, capsys)
     with pytest.raises(SystemExit) as stopped:
         main([str(out), "--images", "10", "--draws", "1", "--json", str(tmp_path / "nowhere" / "e.json")])
     printed = capsys.readouterr()
-    assert stopped.value.code == 1 and "No such file" in printed.err and "round trip, float64" in printed.out
+    assert stopped.value.code == 1 and "there is no file" in printed.err and "round trip, float64" in printed.out
 
 
 # Vectors, contexts, NaN

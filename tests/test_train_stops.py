@@ -76,7 +76,7 @@ class At(NLL):
 def test_what_stops_training_leaves_the_best_weights(tmp_path, place, steps_done, best, error):
     torch.manual_seed(3)
     x, seen = torch.randn(60, 4, 4, 4, generator=torch.Generator().manual_seed(0)), {}
-    flow = Flow(StandardNormal(4, 4, 4), Compose(ActNorm((4, 4, 4)), ImageCoupling((4, 4, 4), Affine(), 8)))
+    flow = Flow(StandardNormal(4, 4, 4), Compose(ActNorm((4, 4, 4)), ImageCoupling((4, 4, 4), Affine(), hidden=8)))
     before = weights(flow)
 
     def watch(step):

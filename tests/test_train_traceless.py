@@ -16,6 +16,7 @@ def test_each_fit_chooses_its_device_anew(monkeypatch):
     """accelerate takes its device once per program; here its answer without `cpu=True` stands for a GPU."""
     from accelerate import PartialState
 
+    PartialState._shared_state.clear()  # what a test before this one may have left
     gpu = torch.device("cuda")
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
     monkeypatch.setattr(PartialState, "default_device", property(lambda state: gpu))
