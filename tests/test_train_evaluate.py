@@ -156,7 +156,7 @@ def test_numbers_that_cannot_be_written_are_still_printed(out, tmp_path, capsys)
     with pytest.raises(SystemExit) as stopped:
         main([str(out), "--images", "10", "--draws", "1", "--json", str(tmp_path / "nowhere" / "e.json")])
     printed = capsys.readouterr()
-    assert stopped.value.code == 1 and "there is no file" in printed.err and "round trip, float64" in printed.out
+    assert stopped.value.code == 1 and "No such file" in printed.err and "round trip, float64" in printed.out
 
 
 # Vectors, contexts, NaN
