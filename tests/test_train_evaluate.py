@@ -51,7 +51,7 @@ def test_the_same_seed_gives_the_same_numbers(out, tmp_path):
 
 
 def test_bits_of_a_uniform_flow():
-    """4 bits for 16 levels, and the room around integers, from every draw: the standard error is zero and there is nothing to tighten."""
+    """4 bits for 16 levels, and the room around integers, from every draw: nothing to tighten."""
     flow = fl.Pixels(fl.Flow(fl.Uniform(torch.zeros(4), torch.ones(4)), fl.AffineMap(1.0, 0.0)), (1, 2, 2), levels=16)
     found = evaluate(flow, torch.randint(0, 16, (30, 1, 2, 2), dtype=torch.uint8), draws=4, images=20)
     for part, images, draws in (("all", 30, 1), ("few", 20, 1), ("weighted", 20, 4)):
