@@ -19,7 +19,7 @@ FLOORS = {
     "The ground": ("atomic", "seeds", "arguments", "describe", "likeness", "saving"),
     "The contract": ("core", "numerics", "bases", "reversible", "checks", "maps", "recipes", "command"),
     "Maps of one number, networks": ("elementwise", "nets"),
-    "Layers": ("finite", "coupling", "images"),
+    "Layers": ("finite", "coupling", "autoregressive", "images"),
     "Models": ("coupling.nice", "coupling.realnvp", "coupling.nsf", "coupling.glow", "coupling.flowpp", "images.pixels",
                "vae"),
     "What a model is worth": ("data", "evaluate"),
