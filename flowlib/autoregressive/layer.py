@@ -17,7 +17,7 @@ from ..elementwise.base import ElementwiseMap, check_map, readable
 from ..nets.made import MADE
 from .units import by_units
 
-__all__ = ["MaskedAutoregressive"]
+__all__ = ["MaskedAutoregressive", "turned"]
 
 WAYS = ("units", "sweeps", "passes")
 
@@ -112,3 +112,9 @@ def settled(x: Tensor, last: Tensor) -> bool:
         return bool(close.all())
     except RuntimeError:  # under vmap, or on the meta device
         return False
+
+
+def turned(k: int) -> str:
+    """The order of a flow's layer k: reversed in every second one, so that what came last in one comes first in the
+    next."""
+    return "reversed" if k % 2 else "natural"
