@@ -126,6 +126,11 @@ def test_couplings_fit_eight_gaussians_the_better_the_more_their_map_bends():
     assert max(read("gaussians-mixture")["values"]) <= 0.05
 
 
+def test_a_masked_autoregressive_layer_learns_an_autoregression():
+    result = read("autoregression")
+    assert max(result["values"]) - result["paper"]["value"] <= 0.01
+
+
 def test_a_small_row_comes_out_the_same():
     before, again = read("exact-logit"), results.measure("exact-logit")
     assert abs(again["value"] - before["value"]) <= max(before["spread"], before["tolerance"])

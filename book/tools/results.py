@@ -377,7 +377,7 @@ that of flowlib to the fastest of the others."""
     versions = ", ".join(f"{name} {version}" for name, version in bench["versions"].items())
     return ["", "## Speed", "", text, *table(head, *rows), f"Parameters: {', '.join(sizes)}.", "",
             *finite_speed(bench["finite"]), *image_speed(bench["images"]),
-            *autoregressive_speed(bench["autoregressive"]),
+            *(autoregressive_speed(bench["autoregressive"]) if "autoregressive" in bench else []),
             f"Processor: {bench['device']}; {versions}; {bench['date']}; not run on a GPU.", "",
             *commands([bench["command"]])]
 

@@ -4,9 +4,9 @@
 
 Four parts: couplings in all four, finite flows, Glow and autoregressive flows in those that have them. All take turns
 in one process, each round in another order, so that what else the machine does falls on all alike. Times are the
-processor's, of one thread: on an idle machine the clock's. A time is the median of a run's rounds, and of three such runs; a ratio is flowlib's
-time over that of the fastest other. Of autoregressive flows, where one call may take a quarter of a minute, a time is
-the least of a few rounds.
+processor's, of one thread: on an idle machine the clock's. A time is the median of a run's rounds, and of three such
+runs; a ratio is flowlib's time over that of the fastest other. Of autoregressive flows, where one call may take a
+quarter of a minute, a time is the least of a few rounds.
 """
 import argparse
 import datetime
