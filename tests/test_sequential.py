@@ -110,9 +110,9 @@ def test_sequences_of_any_length():
     torch.testing.assert_close(flow.inverse(x)[0][:, :4], shorter)  # what comes later changes nothing
     with pytest.raises(ValueError, match=r"\(..., T, 2\), got \(4, 7, 3\)"):
         flow.inverse(torch.zeros(4, 7, 3, dtype=D))
-    for wrong in (dict(dim=0), dict(dim=1, lags=0)):
+    for dim, lags in ((0, 1), (1, 0)):
         with pytest.raises(ValueError, match="dim >= 1 and lags >= 1"):
-            fl.TemporalAffine(**wrong)
+            fl.TemporalAffine(dim, lags=lags)
 
 
 def test_the_density_of_two_steps_integrates_to_one():

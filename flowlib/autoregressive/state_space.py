@@ -47,7 +47,7 @@ class LinearStateSpace:
             k = len(transition)  # vec(A P A') = (A x A) vec(P)
             moved = torch.kron(transition, transition)
             start = torch.linalg.solve(torch.eye(k * k, dtype=moved.dtype) - moved, noise.flatten()).reshape(k, k)
-        self.start = start
+        self.start: Tensor = start
 
     def whiten(self, x: Tensor) -> tuple[Tensor, Tensor]:
         r"""What could not be foreseen of each frame, in units of its deviation.
