@@ -153,6 +153,16 @@ def test_the_bound_of_a_sequential_model_against_its_formula():
     torch.testing.assert_close(scaled, vae.elbo(x) - 10 * math.log(2))
 
 
+def test_what_does_not_fit_is_refused():
+    one = torch.eye(1)
+    with pytest.raises(ValueError, match=r"expected a matrix of shape \(1, 1\), got \(2, 2\)"):
+        LinearStateSpace(0.5 * one, torch.eye(2), one, one)
+    for call in (LinearStateSpace(0.5 * one, one, one, one).log_prob, SequentialVAE(1).elbo):
+        for x in (torch.zeros(3, 4, 2), torch.zeros(3, 0, 1)):
+            with pytest.raises(ValueError, match=r"expected sequences of at least one frame"):
+                call(x)
+
+
 def test_every_part_of_a_sequential_model_learns():
     torch.manual_seed(0)
     vae = SequentialVAE(2, flow=fl.TemporalAffine(2, lags=2))
