@@ -30,7 +30,8 @@ class LinearStateSpace:
         start: P, (K, K), positive definite. None: the stationary covariance, which solves $P = A P A^\top + Q$.
 
     Raises:
-        ValueError: Without a start, a transition that has no stationary covariance.
+        ValueError: Matrices that do not fit each other; without a start, a transition that has no stationary
+            covariance.
 
     Example:
         >>> one = torch.eye(1); model = LinearStateSpace(0.9 * one, one, one, one)
@@ -40,14 +41,19 @@ class LinearStateSpace:
 
     def __init__(self, transition: Tensor, noise: Tensor, emission: Tensor, observation: Tensor,
                  start: Tensor | None = None):
+        k, d = len(transition), len(emission)
+        for matrix, shape in ((transition, (k, k)), (noise, (k, k)), (emission, (d, k)), (observation, (d, d)),
+                              *([(start, (k, k))] if start is not None else [])):
+            if matrix.shape != shape:
+                raise ValueError(f"for {k} states and frames of {d} numbers expected a matrix of shape {shape}, "
+                                 f"got {tuple(matrix.shape)}")
         self.transition, self.noise, self.emission, self.observation = transition, noise, emission, observation
         if start is None:
             if not torch.linalg.eigvals(transition).abs().max() < 1:
                 raise ValueError("this transition has no stationary covariance: give a start")
-            k = len(transition)  # vec(A P A') = (A x A) vec(P)
-            moved = torch.kron(transition, transition)
+            moved = torch.kron(transition, transition)  # vec(A P A') = (A x A) vec(P)
             start = torch.linalg.solve(torch.eye(k * k, dtype=moved.dtype) - moved, noise.flatten()).reshape(k, k)
-        self.start = start
+        self.start: Tensor = start
 
     def whiten(self, x: Tensor) -> tuple[Tensor, Tensor]:
         r"""What could not be foreseen of each frame, in units of its deviation.
@@ -58,6 +64,7 @@ class LinearStateSpace:
         Returns:
             $\epsilon$ (..., T, D), under the model independent standard normals, and $\log|\det d\epsilon/dx|$ (...).
         """
+        check_sequences(x, len(self.observation))
         a, c, mean, covariance = self.transition, self.emission, x.new_zeros(*x.shape[:-2], len(self.start)), self.start
         found, log_det = [], x.new_zeros(x.shape[:-2])
         for frame in x.unbind(-2):
@@ -131,6 +138,7 @@ class SequentialVAE(nn.Module):
 
     def elbo(self, x: Tensor) -> Tensor:
         """The evidence lower bound of sequences (B, T, D), from one draw of the states: (B,) nats."""
+        check_sequences(x, self.reader.input_size)
         y, bound = (x, x.new_zeros(len(x))) if self.flow is None else self.flow.inverse(x)
         read, _ = self.reader(y)
         state, states = x.new_zeros(len(x), self.latent), []
@@ -145,6 +153,12 @@ class SequentialVAE(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The loss -ELBO of each sequence, (B,) nats: an objective for `train.fit`."""
         return -self.elbo(x)
+
+
+def check_sequences(x: Tensor, dim: int) -> None:
+    """ValueError for what is no sequence of frames of `dim` numbers."""
+    if x.ndim < 2 or x.shape[-1] != dim or x.shape[-2] < 1:
+        raise ValueError(f"expected sequences of at least one frame, (..., T, {dim}), got {tuple(x.shape)}")
 
 
 def gaussian(raw: Tensor) -> torch.distributions.Normal:
