@@ -2,6 +2,9 @@
 from typing import TYPE_CHECKING
 
 from . import checks, data, numerics, vae
+from .autoregressive.iaf import IAF, GatedAffine
+from .autoregressive.layer import MaskedAutoregressive
+from .autoregressive.maf import MAF
 from .bases import Base, ConditionalNormal, GaussianMixture, StandardLogistic, StandardNormal, Uniform
 from .core import Bijection, Compose, Flow, Inverse, InversionError, load, save
 from .coupling.flowpp import FlowPlusPlus
@@ -30,6 +33,7 @@ from .images.pixels import Pixels, Reshape
 from .images.squeeze import Squeeze, checkerboard
 from .images.variational import VariationalDequantize
 from .maps import AffineMap, Exp, InverseCDF, Linear, Logit, Permutation, Rotation
+from .nets.made import MADE
 from .reversible import Reversible
 from .saving import check_saveable
 from .teach import targets
@@ -43,13 +47,13 @@ __version__ = "0.1.0"
 __all__ = [
     "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "Bijection", "Compose", "ConditionalNormal",
     "ConvexLinearIAF", "Coupling", "Dequantize", "DiagonalScale", "Elementwise", "ElementwiseMap", "Exp", "Flow",
-    "FlowPlusPlus", "GaussianMixture", "Glow", "Householder", "ImageCoupling", "Inverse", "InverseCDF",
-    "InversionError", "InvertibleConv1x1", "Linear", "LinearIAF", "LogisticMixtureCDF", "Logit", "MultiScale",
-    "NICE", "NSF", "Permutation", "Pixels", "Planar", "Radial", "RationalQuadraticSpline", "RealNVP",
-    "RealNVPImage", "Reshape", "Reversible", "Rotation", "Squeeze", "StandardLogistic", "StandardNormal",
-    "Sylvester", "Uniform", "VariationalDequantize", "bits_per_dim", "check_saveable", "checkerboard", "checks",
-    "data", "importance", "latents", "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "summary",
-    "targets", "vae", "volume_by_counting",
+    "FlowPlusPlus", "GatedAffine", "GaussianMixture", "Glow", "Householder", "IAF", "ImageCoupling", "Inverse",
+    "InverseCDF", "InversionError", "InvertibleConv1x1", "Linear", "LinearIAF", "LogisticMixtureCDF", "Logit", "MADE",
+    "MAF", "MaskedAutoregressive", "MultiScale", "NICE", "NSF", "Permutation", "Pixels", "Planar", "Radial",
+    "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "Reversible", "Rotation", "Squeeze",
+    "StandardLogistic", "StandardNormal", "Sylvester", "Uniform", "VariationalDequantize", "bits_per_dim",
+    "check_saveable", "checkerboard", "checks", "data", "importance", "latents", "load", "numerics",
+    "parallelepiped_volume", "save", "scale_shapes", "summary", "targets", "vae", "volume_by_counting",
 ]
 
 

@@ -73,6 +73,10 @@ def coupling(elementwise, swap=False):
     return lambda dim, c: fl.Coupling(dim, elementwise, hidden=(16,), swap=swap, context_dim=c)
 
 
+def autoregressive(elementwise, **options):
+    return lambda d, c: fl.MaskedAutoregressive(d, elementwise, hidden=(16, 16), context_dim=c, **options)
+
+
 def model(cls, **options):
     return lambda dim, c: cls(dim, hidden=(16, 16), context_dim=c, **options).bijection
 
@@ -151,6 +155,15 @@ ENTRIES = [
     Entry("NICE", model(fl.NICE), context=True, layers=4),
     Entry("RealNVP", model(fl.RealNVP, layers=4), context=True, layers=4),
     Entry("NSF", model(fl.NSF, layers=2), context=True, layers=2),
+    Entry("MaskedAutoregressive affine", autoregressive(fl.Affine(), order="random"), context=True),
+    Entry("MaskedAutoregressive residual", autoregressive(fl.Affine(), order="reversed", residual=True), context=True),
+    Entry("MaskedAutoregressive spline", autoregressive(fl.RationalQuadraticSpline(bins=5, box=4.0)), context=True),
+    Entry("MaskedAutoregressive mixture", autoregressive(fl.LogisticMixtureCDF(3)), context=True),
+    Entry("MaskedAutoregressive gated", autoregressive(fl.GatedAffine()), context=True),
+    Entry("MaskedAutoregressive by sweeps", autoregressive(fl.Affine(), sampling="sweeps"), context=True),
+    Entry("MAF", model(fl.MAF, layers=2), context=True, layers=2),
+    Entry("IAF", model(fl.IAF, layers=2), context=True, layers=2),
+    Entry("NSF autoregressive", model(fl.NSF, layers=2, autoregressive=True), context=True, layers=2),
     Entry("Elementwise mixture", lambda d, c: fl.Elementwise(d, fl.LogisticMixtureCDF(3), context_dim=c), context=True),
     Entry("Coupling mixture", coupling(fl.LogisticMixtureCDF(4)), context=True),
     Entry("Reversible", lambda d, c: fl.Reversible(*(
