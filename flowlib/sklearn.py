@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .autoregressive.maf import MAF
 from .core import Compose, Flow
 from .coupling.nice import NICE
 from .coupling.nsf import NSF
@@ -24,7 +25,8 @@ except ImportError as error:
 
 __all__ = ["FlowDensity"]
 
-FLOWS = {"nice": NICE, "nsf": NSF, "realnvp": RealNVP}
+FLOWS = {"maf": MAF, "nice": NICE, "nsf": NSF, "realnvp": RealNVP}
+COUPLINGS = ("nice", "nsf", "realnvp")  # which move one part of a row given the other, so that there must be two
 ROWS = 8192  # of X that pass through the flow at once
 
 
@@ -37,8 +39,8 @@ class FlowDensity(DensityMixin, BaseEstimator):
     samples are float64. Cost: as that of the flow.
 
     Args:
-        flow: "nsf", "realnvp" or "nice" with the `layers` and `hidden` below; or a function that makes an untrained
-            flow of the number of columns.
+        flow: "maf", "nsf", "realnvp" or "nice" with the `layers` and `hidden` below; or a function that makes an
+            untrained flow of the number of columns. All but "maf" need two columns.
         layers: Number of layers; None: the model's own default.
         hidden: Widths of each network's hidden layers.
         steps: The most updates.
@@ -66,7 +68,7 @@ class FlowDensity(DensityMixin, BaseEstimator):
         (3, 2)
     """
 
-    def __init__(self, flow: str | Callable[[int], Flow] = "nsf", *, layers: int | None = None,
+    def __init__(self, flow: str | Callable[[int], Flow] = "maf", *, layers: int | None = None,
                  hidden: Sequence[int] = (64, 64), steps: int = 2000, batch_size: int = 256, lr: float = 2e-3,
                  weight_decay: float = 0.0, validation_fraction: float = 0.1, patience: int | None = 10,
                  random_state: Any = None):
@@ -83,8 +85,8 @@ class FlowDensity(DensityMixin, BaseEstimator):
 
     def fit(self, X, y=None) -> FlowDensity:
         """Train a new flow on the rows of X (N, D); y is ignored."""
-        couplings = self.flow in FLOWS  # which move one part of a row given the other
-        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2, ensure_min_features=1 + couplings)
+        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2,
+                          ensure_min_features=2 if self.flow in COUPLINGS else 1)
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie in [0, 1), got {self.validation_fraction}")
         mean, scale = X.mean(0), X.std(0)

@@ -83,7 +83,7 @@ def test_training_helps_and_stops():
 
 
 @pytest.mark.parametrize("arguments, rows, words", [
-    (dict(flow="nfs"), X, "unknown flow 'nfs'; known: nice, nsf, realnvp"),
+    (dict(flow="nfs"), X, "unknown flow 'nfs'; known: maf, nice, nsf, realnvp"),
     (dict(validation_fraction=1.0), X, r"validation_fraction must lie in \[0, 1\), got 1.0"),
     ({}, X * [1, 0, 1], r"columns \[1\] have one value each"),
     ({}, X[:1], "1 sample"), ({}, X * np.nan, "NaN"), (dict(steps=0), X, "steps must be positive"),
@@ -91,6 +91,13 @@ def test_training_helps_and_stops():
 def test_bad_input_is_one_sentence(arguments, rows, words):
     with pytest.raises(ValueError, match=words):
         FlowDensity(**arguments).fit(rows)
+
+
+def test_one_column_is_enough_for_an_autoregressive_flow():
+    column = X[:, :1]
+    assert FlowDensity(**TINY).fit(column).score_samples(column).shape == (60,)
+    with pytest.raises(ValueError, match=r"1 feature\(s\)"):
+        FlowDensity("nsf", **TINY).fit(column)
 
 
 def test_a_function_makes_the_flow():

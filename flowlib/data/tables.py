@@ -31,7 +31,7 @@ TABLES = {
     # is often exactly zero, current is active power over voltage
     "power-small": Table(None, drop=(1, 3)),
     "higgs-small": Table(None, drop=(8, 12, 16, 20)),  # the b-tags of the four jets have three values each
-    "wine": Table(None, drop=(10,)),  # alcohol in steps of its own is kept; sulphates too; the quality is a grade
+    "wine": Table(None, drop=(10,)),  # the grade that tasters gave
     "protein": Table(Source({"protein.csv": File(
         3_707_040, "6ccb1a6bf7e7ba40febe2b8226779cb62e4ca2fa4d193bdec8538c6b5f991ec5")}, (UCI.format("protein"),)),
         drop=(4,)),  # column 0 again
@@ -48,21 +48,26 @@ TABLES = {
 
 
 def read(name: str, split: str) -> tuple[np.ndarray, np.ndarray | None, None]:
-    """x float32 (N, D), and the labels y (N,) of `higgs-small`, of whose rows 1 is a Higgs boson."""
+    """x float32 (N, D), and the labels y (N,) of `higgs-small`: 1 where there is a Higgs boson."""
     if name == "bsds300-small":
         return patches(split), None, None
     rows, labels = raw(name)
-    x, first = np.unique(rows, axis=0, return_index=True)
+    rows, first = np.unique(rows, axis=0, return_index=True)
     random = np.random.RandomState(0)  # NumPy promises that this stream stays the same in all versions
-    order = random.permutation(len(x))
-    x = np.delete(x, TABLES[name].drop, axis=1)[order]
-    steps = [np.median(np.diff(np.unique(column))) for column in x.T]
-    x += steps * random.random_sample(x.shape)
-    cut = np.cumsum([len(x) - len(x) // 10 - (len(x) - len(x) // 10) // 10, (len(x) - len(x) // 10) // 10])
-    part = dict(zip(("train", "val", "test"), np.split(np.arange(len(x)), cut)))
+    order = random.permutation(len(rows))
+    x = jittered(np.delete(rows, TABLES[name].drop, axis=1)[order], random)
+    end = len(x) - len(x) // 10
+    start = end - end // 10
+    part = {"train": slice(0, start), "val": slice(start, end), "test": slice(end, None)}
     train = x[part["train"]]
     x = ((x[part[split]] - train.mean(0)) / train.std(0)).astype(np.float32)
     return x, None if labels is None else labels[first][order][part[split]], None
+
+
+def jittered(x: np.ndarray, random: np.random.RandomState) -> np.ndarray:
+    """x (N, D) with uniform noise added, as wide in each column as its usual step: the median distance of neighbours."""
+    steps = [np.median(np.diff(np.unique(column))) for column in x.T]
+    return x + steps * random.random_sample(x.shape)
 
 
 def raw(name: str) -> tuple[np.ndarray, np.ndarray | None]:
