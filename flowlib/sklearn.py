@@ -1,4 +1,4 @@
-"""Flows as density estimators of scikit-learn: `FlowDensity().fit(X).score_samples(X)`, in pipelines and grid searches."""
+"""Flows as density estimators of scikit-learn, for pipelines and grid searches: `FlowDensity().fit(X).score(X)`."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
@@ -85,8 +85,8 @@ class FlowDensity(DensityMixin, BaseEstimator):
 
     def fit(self, X, y=None) -> FlowDensity:
         """Train a new flow on the rows of X (N, D); y is ignored."""
-        X = validate_data(self, X, dtype=np.float64, ensure_min_samples=2,
-                          ensure_min_features=2 if self.flow in COUPLINGS else 1)
+        X = np.asarray(validate_data(self, X, dtype=np.float64, ensure_min_samples=2,
+                                     ensure_min_features=2 if self.flow in COUPLINGS else 1))
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie in [0, 1), got {self.validation_fraction}")
         mean, scale = X.mean(0), X.std(0)
@@ -103,7 +103,8 @@ class FlowDensity(DensityMixin, BaseEstimator):
                             batch_size=self.batch_size, lr=self.lr, weight_decay=self.weight_decay,
                             patience=self.patience if held_out else None, seed=seed, cpu=True, progress=False)
         flow.double()
-        self.flow_ = Flow(flow.base, Compose(flow.bijection, AffineMap(torch.from_numpy(scale), torch.from_numpy(mean))))
+        units = AffineMap(torch.from_numpy(scale), torch.from_numpy(mean))
+        self.flow_ = Flow(flow.base, Compose(flow.bijection, units))
         self.flow_.eval().requires_grad_(False)
         return self
 
@@ -118,9 +119,9 @@ class FlowDensity(DensityMixin, BaseEstimator):
     def score_samples(self, X) -> np.ndarray:
         """Log-density of each row of X (N, D) in nats, float64 (N,)."""
         check_is_fitted(self)
-        X = torch.from_numpy(validate_data(self, X, dtype=np.float64, reset=False))
+        X = np.asarray(validate_data(self, X, dtype=np.float64, reset=False))
         with torch.no_grad():
-            return torch.cat([self.flow_.log_prob(rows) for rows in X.split(ROWS)]).numpy()
+            return torch.cat([self.flow_.log_prob(rows) for rows in torch.from_numpy(X).split(ROWS)]).numpy()
 
     def score(self, X, y=None) -> float:
         """Mean log-density of the rows of X in nats: higher is better; y is ignored."""

@@ -1,4 +1,4 @@
-"""Real data sets: `load(name, split)` gives images as the bytes that they are, with labels and the number of levels, and
+"""Real data sets: `load(name, split)` gives images as the bytes that they are, with labels and the number of levels;
 tables as real numbers.
 
 | name | what | train / val / test | where it comes from |
@@ -57,8 +57,9 @@ def load(name: str, split: str = "train", *, levels: int | None = None, size: in
     Args:
         name: `digits`, `mnist-small`, `fashion-mnist-small`, `cifar10-small`, `mnist`, `fashion-mnist`, `cifar10`, one
             of the tables `power-small`, `higgs-small`, `wine`, `protein`, `parkinsons`, `keggundirected`,
-            `bsds300-small` (how they are prepared: `flowlib.data.tables`), or the path of a folder of AVIF, BMP, GIF, JPEG, JPEG 2000, PNG, PPM, TIFF or WebP images, of whatever depth
-            in 8-bit colours, over white where they are transparent. Other files are named in a warning and skipped.
+            `bsds300-small` (how they are prepared: `flowlib.data.tables`), or the path of a folder of AVIF, BMP, GIF,
+            JPEG, JPEG 2000, PNG, PPM, TIFF or WebP images, of whatever depth in 8-bit colours, over white where they
+            are transparent. Other files are named in a warning and skipped.
         split: `train`, `val` or `test`; disjoint.
         levels: Quantise the pixels to fewer levels: 32 for the 5-bit images of the Glow paper. None keeps them all.
         size: Height and width to which the images of a folder are cropped and resized, at most 4096; None: 32.
@@ -68,8 +69,8 @@ def load(name: str, split: str = "train", *, levels: int | None = None, size: in
         levels.
 
     Raises:
-        ValueError: For an unknown name or split, the message lists the known ones; for more levels than there are, levels
-            of a table, or a size where there is no folder.
+        ValueError: For an unknown name or split, the message lists the known ones; for more levels than there are,
+            levels of a table, or a size where there is no folder.
         DataError: For a corrupt file (named, with what is wrong), where there is neither file nor network, and for a
             folder without images.
         ImportError: Where a set needs a package that is not installed; the message says which.

@@ -48,8 +48,8 @@ RAW = {  # what the tables are made from, found in $FLOWLIB_DATA/<name>/
 }
 TABLES = {  # where a table comes from, under what terms, whom to cite
     "power-small": {
-        "source": "Individual household electric power consumption, UCI, https://doi.org/10.24432/C58K54: 88,273 minutes "
-                  "of the winter 2006/07",
+        "source": "Individual household electric power consumption, UCI, https://doi.org/10.24432/C58K54: 88,273 "
+                  "minutes of the winter 2006/07",
         "licence": "CC BY 4.0; Georges Hebrail and Alice Berard",
         "cite": "Hebrail, Berard (2006), Individual household electric power consumption",
     },
@@ -73,7 +73,8 @@ def table(name: str) -> dict[str, np.ndarray]:
     """The arrays of one table: `columns` as integers (columns, N), what they are multiples of, and labels."""
     content, = fetch(name, RAW[name], list(RAW[name].files))
     if name == "wine":
-        return {"columns": np.loadtxt(io.BytesIO(content), delimiter=",", dtype=np.float64).T.copy(), "per_unit": np.array(1)}
+        rows = np.loadtxt(io.BytesIO(content), delimiter=",")
+        return {"columns": np.ascontiguousarray(rows.T), "per_unit": np.array(1)}
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
         if name == "higgs-small":
             rows = np.concatenate([arrays["train"], arrays["test"]])

@@ -1,10 +1,10 @@
-"""Tables of real numbers for density estimation, prepared as Papamakarios et al. (2017, arXiv:1705.07057) prepare theirs.
+"""Tables of real numbers for density estimation, prepared as in Papamakarios et al. (2017, arXiv:1705.07057).
 
 Rows that appear twice are kept once, or a test row would have been trained on. Columns are dropped that no density can
 describe (labels and counts, columns in which one value has a tenth of the rows or more) or that repeat another
-(correlation above .98). Where what is left was rounded, uniform noise as wide as the steps fills them: the likelihood of
-rounded numbers under a density is unbounded. One row in ten is for testing, one in ten of the others for validation, and
-the mean and deviation of the training rows standardise all three.
+(correlation above .98). Where what is left was rounded, uniform noise as wide as the steps fills them: the likelihood
+of rounded numbers under a density is unbounded. One row in ten is for testing, one in ten of the others for validation,
+and the mean and deviation of the training rows standardise all three.
 """
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def read(name: str, split: str) -> tuple[np.ndarray, np.ndarray | None, None]:
 
 
 def jittered(x: np.ndarray, random: np.random.RandomState) -> np.ndarray:
-    """x (N, D) with uniform noise added, as wide in each column as its usual step: the median distance of neighbours."""
-    steps = [np.median(np.diff(np.unique(column))) for column in x.T]
+    """x (N, D) with uniform noise, as wide in each column as its usual step: the median distance of neighbours."""
+    steps = [np.median(np.diff(np.unique(column)).astype(np.float64)) for column in x.T]
     return x + steps * random.random_sample(x.shape)
 
 

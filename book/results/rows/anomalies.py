@@ -1,8 +1,8 @@
 """Find what does not belong: `python book/results/rows/anomalies.py higgs-small flow --seed 0`.
 
-Every method sees the normal rows only, four fifths of them, and then scores the others and all abnormal rows; what is
-printed is the area under the ROC curve of that score, 1/2 for guessing. Columns are standardised for all. Where a method
-has a number to choose (components, bandwidth, weight decay), five-fold cross-validation of the likelihood of normal rows
+Every method sees four fifths of the normal rows, and then scores the others and all abnormal rows; what is printed is
+the area under the ROC curve of that score, 1/2 for guessing. Columns are standardised for all. Where a method has a
+number to choose (components, bandwidth, weight decay), five-fold cross-validation of the likelihood of normal rows
 chooses it: no abnormal row is seen before the end. The seed draws the rows and is that of the methods.
 """
 import argparse
