@@ -1,6 +1,8 @@
-"""Sums of sigmoids as elementwise maps: one hidden layer (DSF) or several (DDSF), both onto R, both in log space.
+"""Averages of sigmoids as elementwise maps: one hidden layer (DSF) or several (DDSF), both onto all of R.
 
-A sigmoid of a sigmoid saturates: everything here is carried as ln F and ln (1 - F), so that far in a tail no digit is lost.
+A sigmoid saturates, and the logit of what has saturated is infinite: clipped, as it often is, the map is no longer onto
+R and its density no longer integrates to one. So nothing is ever held as a probability F here, only as ln F and
+ln (1 - F).
 """
 from __future__ import annotations
 
@@ -13,70 +15,119 @@ from .base import ElementwiseMap
 
 __all__ = ["DeepSigmoid", "DenseDeepSigmoid"]
 
-
-def bounded(raw: Tensor, bound: float) -> Tensor:
-    """A number in (-bound, bound) with slope 1 at 0."""
-    return bound * torch.tanh(raw / bound)
+BOUND = 2.0  # of ln a
 
 
-def logit_of_mean(log_weights: Tensor, before: Tensor, log_slope: Tensor) -> tuple[Tensor, Tensor]:
-    r"""$\operatorname{logit} \sum_j w_j\,\sigma(u_j)$ and the logarithm of its derivative.
+def logit_of_mean(log_w: Tensor, u: Tensor, log_rise: Tensor) -> tuple[Tensor, Tensor]:
+    r"""$h = \operatorname{logit} F$ with $F = \sum_k w_k\,\sigma(u_k)$, and the logarithm of its derivative.
+
+    $h' = F'/F + F'/(1-F)$, two sums of positive terms: nothing cancels, however far in a tail.
 
     Args:
-        log_weights: ln w, normalised over the last axis, (..., K).
-        before: u, (..., K).
-        log_slope: ln du/dx, (..., K).
+        log_w: ln w, normalised over the last axis, (..., K).
+        u: (..., K).
+        log_rise: ln du/dx, (..., K).
 
     Returns:
-        Two of (...).
+        h and ln dh/dx, each (...).
     """
-    log_f, log_g = F.logsigmoid(before), F.logsigmoid(-before)
-    log_rise = torch.logsumexp(log_weights + log_f + log_g + log_slope, -1)
-    log_f, log_g = (torch.logsumexp(log_weights + term, -1) for term in (log_f, log_g))
-    return log_f - log_g, log_rise - log_f - log_g
+    log_f, log_g = F.logsigmoid(u), F.logsigmoid(-u)
+    left, right = log_w + log_f, log_w + log_g  # of each term, in F and in 1 - F
+    total_left, total_right = left.logsumexp(-1), right.logsumexp(-1)
+    terms = torch.cat([left - total_left[..., None] + log_g + log_rise,
+                       right - total_right[..., None] + log_f + log_rise], -1)
+    return total_left - total_right, terms.logsumexp(-1)
 
 
-class _Sigmoidal(ElementwiseMap):
-    """A map whose inverse (to the latent) has a formula, and whose forward is a root search in an exact bracket."""
+class DenseDeepSigmoid(ElementwiseMap):
+    r"""The dense deep sigmoidal flow of NAF (Huang et al. 2018, arXiv:1804.00779, equation 10): L layers, to the latent,
 
-    def _latent(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+    $$h^{(l)} = \operatorname{logit}\!\big(W^{(l)}\, \sigma(a^{(l)} \odot U^{(l)} h^{(l-1)} + b^{(l)})\big), \qquad
+    h^{(0)} = x,\ h^{(L)} = z$$
+
+    with rows of U and W that are positive and sum to one, and a > 0. Each layer averages increasing functions onto R of
+    increasing functions onto R, and so the whole is one. $\ln a$ is bounded by 2, so that deep flows stay finite.
+
+    Cost: $O(L K^2)$ in `inverse` (density); in `forward` (sampling) a root search, some 40 times as much. Its bracket
+    is exact: where all inputs of a layer lie above $\max_k (h - b_k)/a_k$, all outputs lie above h.
+
+    Args:
+        units: K, the sigmoids of each layer, and the outputs of all but the last.
+        layers: L; with one layer it is `DeepSigmoid`.
+
+    Raises:
+        ValueError: No units, or no layers.
+
+    Example:
+        >>> f = DenseDeepSigmoid(3); params = torch.zeros(1, f.n_params)
+        >>> z, _ = f.inverse(torch.tensor([-4.0]), params); round(f.forward(z, params)[0].item(), 4)
+        -4.0
+    """
+
+    def __init__(self, units: int = 4, layers: int = 2):
+        if units < 1 or layers < 1:
+            raise ValueError("an average of sigmoids needs at least one unit and one layer, "
+                             f"got units={units}, layers={layers}")
+        self.units, self.layers = units, layers
+        widths = [1] + [units] * (layers - 1) + [1]
+        self._sizes = [(units * a if a > 1 else 0, units, units, b * units)  # of U, ln a, b and W; one input needs no U
+                       for a, b in zip(widths, widths[1:])]
+        self.n_params = sum(map(sum, self._sizes))
+
+    def _unpack(self, params):
+        """ln U (..., K, inputs), ln a (..., K), b (..., K) and ln W (..., outputs, K) of each layer, one after the
+        other. The b are offset from -2 to 2, or units that start alike would stay alike."""
+        k = self.units
+        offset = torch.linspace(-2, 2, k, dtype=params.dtype, device=params.device) if k > 1 else 0.0
+        found = []
+        for layer in params.split([sum(sizes) for sizes in self._sizes], -1):
+            u, log_a, b, w = layer.split(self._sizes[len(found) // 4], -1)
+            u = u.unflatten(-1, (k, -1)).log_softmax(-1) if u.shape[-1] else u.new_zeros(k, 1)
+            found += [u, BOUND * torch.tanh(log_a / BOUND), b + offset, w.unflatten(-1, (-1, k)).log_softmax(-1)]
+        return found
+
+    @staticmethod
+    def _latent(x, *unpacked):
         """z and ln dz/dx."""
-        raise TypeError(f"{type(self).__name__} does not define _latent")
-
-    def _bracket(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
-        """Numbers below and above the x of this z."""
-        raise TypeError(f"{type(self).__name__} does not define _bracket")
+        h, log_slope = x[..., None], torch.zeros_like(x)[..., None]  # (..., inputs)
+        for log_u, log_a, b, log_w in zip(*[iter(unpacked)] * 4):
+            u = (log_u.exp() * h[..., None, :]).sum(-1) * log_a.exp() + b  # (..., K)
+            log_rise = torch.logsumexp(log_u + log_slope[..., None, :], -1) + log_a
+            h, log_slope = logit_of_mean(log_w, u[..., None, :], log_rise[..., None, :])  # (..., outputs)
+        return h.squeeze(-1), log_slope.squeeze(-1)
 
     def inverse(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """z and ln dz/dx, elementwise."""
-        return self._latent(tame(x), params)
+        return self._latent(tame(x), *self._unpack(params))
 
     def forward(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """x and ln dx/dz, elementwise."""
-        z = tame(z)
-        low, high = (end.detach() for end in self._bracket(z, params))
+        z, unpacked = tame(z), self._unpack(params)
+        low = high = z
+        for log_a, b in reversed([*zip(unpacked[1::4], unpacked[2::4])]):
+            inputs = lambda h, a=log_a, b=b: (h[..., None] - b) * (-a).exp()  # noqa: E731
+            low, high = inputs(low).amin(-1), inputs(high).amax(-1)
         slack = 1e-3 * (1 + low.abs() + high.abs())  # for rounding
-        n = self.n_params
 
-        def value_and_slope(x, *columns):
-            value, log_slope = self._latent(x, torch.stack(columns, -1) if n > 1 else columns[0][..., None])
+        def value_and_slope(x, *unpacked):
+            value, log_slope = self._latent(x, *unpacked)
             return value, log_slope.exp()
 
-        x = solve_monotone(value_and_slope, z, low - slack, high + slack, *params.unbind(-1), check=False)
-        return x, -self._latent(x, params)[1]
+        x = solve_monotone(value_and_slope, z, low - slack, high + slack, *unpacked, check=False)
+        return x, -self._latent(x, *unpacked)[1]
 
 
-class DeepSigmoid(_Sigmoidal):
+class DeepSigmoid(DenseDeepSigmoid):
     r"""The deep sigmoidal flow of NAF (Huang et al. 2018, arXiv:1804.00779, equation 8): to the latent,
-    $z = \operatorname{logit}\big(\sum_k w_k\, \sigma(a_k x + b_k)\big)$ with $w_k > 0$, $\sum w_k = 1$, $a_k > 0$.
 
-    It is onto R, since each $\sigma$ runs from 0 to 1, and with enough units comes near any increasing function. $\ln a$ is bounded by
-    2, so that deep flows stay finite. Cost: O(K) in `inverse` (density); in `forward` (sampling) a root search, some 40 times as
-    much, between the smallest and the largest of $(z - b_k)/a_k$, where $\sigma(a_k x + b_k) = \sigma(z)$.
+    $$z = \operatorname{logit}\Big(\sum_k w_k\, \sigma(a_k x + b_k)\Big), \qquad w_k > 0,\ \sum_k w_k = 1,\ a_k > 0.$$
+
+    It is onto R, since each $\sigma$ runs from 0 to 1, and with enough units comes near any increasing function that is
+    (proposition 2). With a logistic base and one layer, x has exactly the density of a mixture of logistics, with
+    scales $1/a_k$ and means $-b_k/a_k$. Cost: O(K) in `inverse` (density), a root search in `forward` (sampling).
 
     Args:
-        units: K. The map takes 3K parameters: log-weights, ln a, b. The b are offset by K places from -2 to 2, or units that
-            start alike would stay alike.
+        units: K. The map takes 3K parameters: ln a, b and log-weights; see `DenseDeepSigmoid`.
 
     Raises:
         ValueError: No units.
@@ -88,78 +139,4 @@ class DeepSigmoid(_Sigmoidal):
     """
 
     def __init__(self, units: int = 8):
-        if units < 1:
-            raise ValueError(f"a sum of sigmoids needs at least one unit, got {units}")
-        self.units = units
-        self.n_params = 3 * units
-
-    def _unpack(self, params):
-        k = self.units
-        log_weights, log_a, b = params.split(k, -1)
-        offset = torch.linspace(-2, 2, k, dtype=params.dtype, device=params.device) if k > 1 else 0.0
-        return log_weights.log_softmax(-1), bounded(log_a, 2.0), b + offset
-
-    def _latent(self, x, params):
-        log_weights, log_a, b = self._unpack(params)
-        return logit_of_mean(log_weights, x[..., None] * log_a.exp() + b, log_a)
-
-    def _bracket(self, z, params):
-        _, log_a, b = self._unpack(params)
-        ends = (z[..., None] - b) * (-log_a).exp()
-        return ends.amin(-1), ends.amax(-1)
-
-
-class DenseDeepSigmoid(_Sigmoidal):
-    r"""The dense deep sigmoidal flow of NAF (Huang et al. 2018, arXiv:1804.00779, equation 9): layers
-
-    $$h^{(l)} = \operatorname{logit}\!\big(W^{(l)}\, \sigma(a^{(l)} \odot U^{(l)} h^{(l-1)} + b^{(l)})\big), \qquad h^{(0)} = x,\ h^{(L)} = z$$
-
-    with rows of W and U that are positive and sum to one, and a > 0. Each layer is an average of increasing functions onto R, of
-    increasing functions onto R, so the whole is one. Cost: O(L K^2) in `inverse` (density); `forward` (sampling) is a root search.
-
-    Args:
-        units: K, the width of every layer but the first and the last, which have one.
-        layers: L, at least 2; `DeepSigmoid` has one.
-
-    Raises:
-        ValueError: No units, or fewer than two layers.
-
-    Example:
-        >>> f = DenseDeepSigmoid(3); params = torch.zeros(1, f.n_params)
-        >>> z, _ = f.inverse(torch.tensor([-4.0]), params); round(f.forward(z, params)[0].item(), 4)
-        -4.0
-    """
-
-    def __init__(self, units: int = 4, layers: int = 2):
-        if units < 1 or layers < 2:
-            raise ValueError(f"a dense sum of sigmoids needs units and at least two layers, got units={units}, layers={layers}")
-        self.units, self.layers = units, layers
-        widths = [1] + [units] * (layers - 1) + [1]
-        self.shapes = [(a, units, b) for a, b in zip(widths, widths[1:])]  # inputs, sigmoids, outputs of each layer
-        self.n_params = sum(k * a + 2 * k + b * k for a, k, b in self.shapes)
-
-    def _unpack(self, params):
-        """ln U (..., K, inputs), ln a (..., K), b (..., K), ln W (..., outputs, K) of each layer."""
-        found, start = [], 0
-        for a, k, b in self.shapes:
-            u, log_a, shift, w = params[..., start : (start := start + k * a + 2 * k + b * k)].split([k * a, k, k, b * k], -1)
-            offset = torch.linspace(-2, 2, k, dtype=params.dtype, device=params.device) if k > 1 else 0.0
-            found.append((u.unflatten(-1, (k, a)).log_softmax(-1), bounded(log_a, 2.0), shift + offset,
-                          w.unflatten(-1, (b, k)).log_softmax(-1)))
-        return found
-
-    def _latent(self, x, params):
-        h, log_slope = x[..., None], torch.zeros_like(x)[..., None]  # (..., inputs)
-        for log_u, log_a, b, log_w in self._unpack(params):
-            before = (log_u.exp() * h[..., None, :]).sum(-1) * log_a.exp() + b  # (..., K)
-            log_rise = torch.logsumexp(log_u + log_slope[..., None, :], -1) + log_a
-            h, log_slope = logit_of_mean(log_w, before[..., None, :], log_rise[..., None, :])  # (..., outputs)
-        return h[..., 0], log_slope[..., 0]
-
-    def _bracket(self, z, params):
-        """Where the arguments of all sigmoids of a layer are above a number, so is its output: backwards from z, layer by layer."""
-        low = high = z
-        for _, log_a, b, _ in reversed(self._unpack(params)):
-            low, high = (pick((end[..., None] - b) * (-log_a).exp(), -1)
-                         for pick, end in ((torch.amin, low), (torch.amax, high)))
-        return low, high
+        super().__init__(units, layers=1)
