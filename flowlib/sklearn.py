@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from .autoregressive.maf import MAF
+from .autoregressive.naf import NAF
 from .core import Compose, Flow
 from .coupling.nice import NICE
 from .coupling.nsf import NSF
@@ -25,7 +26,7 @@ except ImportError as error:
 
 __all__ = ["FlowDensity"]
 
-FLOWS = {"maf": MAF, "nice": NICE, "nsf": NSF, "realnvp": RealNVP}
+FLOWS = {"maf": MAF, "naf": NAF, "nice": NICE, "nsf": NSF, "realnvp": RealNVP}
 COUPLINGS = ("nice", "nsf", "realnvp")  # which move one part of a row given the other, so that there must be two
 ROWS = 8192  # of X that pass through the flow at once
 
@@ -39,8 +40,8 @@ class FlowDensity(DensityMixin, BaseEstimator):
     samples are float64. Cost: as that of the flow.
 
     Args:
-        flow: "maf", "nsf", "realnvp" or "nice" with the `layers` and `hidden` below; or a function that makes an
-            untrained flow of the number of columns. All but "maf" need two columns.
+        flow: "maf", "naf", "nsf", "realnvp" or "nice" with the `layers` and `hidden` below; or a function that makes
+            an untrained flow of the number of columns. The last three need two columns.
         layers: Number of layers; None: the model's own default.
         hidden: Widths of each network's hidden layers.
         steps: The most updates.

@@ -83,7 +83,7 @@ def test_training_helps_and_stops():
 
 
 @pytest.mark.parametrize("arguments, rows, words", [
-    (dict(flow="nfs"), X, "unknown flow 'nfs'; known: maf, nice, nsf, realnvp"),
+    (dict(flow="nfs"), X, "unknown flow 'nfs'; known: maf, naf, nice, nsf, realnvp"),
     (dict(validation_fraction=1.0), X, r"validation_fraction must lie in \[0, 1\), got 1.0"),
     ({}, X * [1, 0, 1], r"columns \[1\] have one value each"),
     ({}, X[:1], "1 sample"), ({}, X * np.nan, "NaN"), (dict(steps=0), X, "steps must be positive"),

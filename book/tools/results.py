@@ -114,7 +114,8 @@ def anomalies(table, title):
 
 
 DENSITIES = {"gaussian": "Gaussian", "made": "MADE", "realnvp": "RealNVP, 10 couplings", "maf": "MAF, 5 layers",
-             "maf-mixture": "MAF, 5 layers, mixture base", "nsf": "Autoregressive splines, 3 layers"}
+             "maf-mixture": "MAF, 5 layers, mixture base", "naf": "NAF, 2 layers",
+             "nsf": "Autoregressive splines, 3 layers"}
 
 
 def densities(table, title, paper=None, seeds=(0,)):
@@ -341,13 +342,13 @@ SECTIONS = {
     "all. The models of the papers are larger, have 64 latents and were trained for hundreds of passes: compare the "
     "order and the differences, not the values.",
     "Tables": "Mean log-likelihood of the test rows, in nats: the larger, the better. Flows are trained until the "
-    "validation rows say stop; what one gains over a simpler model is a paired difference, with its standard error. BSDS300 "
-    "patches come from the photographs of the paper, ten times fewer of them; POWER and HIGGS are small parts of the "
-    "sets, prepared in the same way but not comparable with published numbers (`flowlib.data.tables`).",
+    "validation rows say stop; what one gains over a simpler model is a paired difference, with its standard error. "
+    "BSDS300 patches come from the photographs of the paper, ten times fewer of them; POWER and HIGGS are small parts "
+    "of the sets, prepared in the same way but not comparable with published numbers (`flowlib.data.tables`).",
     "Anomalies": "How well a density of normal rows tells abnormal ones: the area under the ROC curve, 1/2 for "
-    "guessing, of rows that no method has seen. Benign tumours are normal, malignant ones abnormal (the breast cancer data of "
-    "scikit-learn, 30 columns); collisions without a Higgs boson are normal, those with one abnormal (HIGGS subset, 24 "
-    "columns): there the abnormal lies inside the normal, and the likelihood of a row does not tell.",
+    "guessing, of rows that no method has seen. Benign tumours are normal, malignant ones abnormal (the breast cancer "
+    "data of scikit-learn, 30 columns); collisions without a Higgs boson are normal, those with one abnormal (HIGGS "
+    "subset, 24 columns): there the abnormal lies inside the normal, and the likelihood of a row does not tell.",
     "Exact checks": "Cases whose answer is known.",
 }
 BASELINES = {"histogram": ("baseline: independent histograms", ""),

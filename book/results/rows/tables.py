@@ -20,9 +20,11 @@ MODELS = {  # of the dimension and the width of the networks, from the plainest 
     "realnvp": lambda dim, width: fl.RealNVP(dim, layers=10, hidden=(width, width)),
     "maf": lambda dim, width: fl.MAF(dim, layers=5, hidden=(width, width)),
     "maf-mixture": lambda dim, width: fl.MAF(dim, layers=5, hidden=(width, width), components=10),
+    "naf": lambda dim, width: fl.NAF(dim, layers=2, hidden=(width, width)),
     "nsf": lambda dim, width: fl.NSF(dim, layers=3, hidden=(width, width), autoregressive=True),
 }
-BEFORE = {"made": "gaussian", "realnvp": "made", "maf": "made", "maf-mixture": "maf", "nsf": "maf"}  # compared with
+BEFORE = {"made": "gaussian", "realnvp": "made", "maf": "made", "maf-mixture": "maf", "naf": "maf",
+          "nsf": "maf"}  # compared with
 TABLES = {  # width, and how long at most
     "bsds300-small": (256, dict(steps=4_000, batch_size=256, lr=2e-3)),
     "power-small": (128, dict(steps=4_000, batch_size=512, lr=2e-3)),
