@@ -122,7 +122,7 @@ def test_what_may_not_be_distributed_has_two_ways_in(world, monkeypatch):
         data.load(name)
     message = str(caught.value)
     assert f"put {file} or {file}.gz into $FLOWLIB_DATA/{name}/" in message and "FLOWLIB_MIRROR" in message
-    assert "licence" in message and "go online" not in message
+    assert "no public mirror is known" in message and "go online" not in message
     put(world.own / name, {file: content})
     monkeypatch.setenv("FLOWLIB_DATA", str(world.own))
     assert data.load(name).x.shape == (3, 63) and data.load(name, "val").x.abs().max() < 1 / 256  # noise alone

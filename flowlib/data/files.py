@@ -185,7 +185,7 @@ def _download(folder: Path, name: str, source: Source, file: str) -> dict[str, b
     else_ = "go online and call again" if tried else "set FLOWLIB_MIRROR to the address of a server that has it"
     raise DataError(
         f"{name}: no sound copy of {file} in $FLOWLIB_DATA/{name} or {folder}, and "
-        + (f"no mirror gave one:\n{tried}" if tried else "its licence allows no public mirror.\n") +
+        + (f"no mirror gave one:\n{tried}" if tried else "no public mirror is known.\n") +
         f"Two ways out: put {' or '.join(_places(source, file))} into $FLOWLIB_DATA/{name}/ (set the variable to any "
         f"folder), or {else_}."
     )

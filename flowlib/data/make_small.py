@@ -1,7 +1,7 @@
 """Makes the small sets of the package: `python -m flowlib.data.make_small [FOLDER]`.
 
 Each split of a small set of images holds the first n of each class of the same split of the full set, in file order. A
-table is stored as integers, the decimal places that it was published with, column by column. Every run gives the same
+table is stored column by column, as integers where it was published with few decimal places. Every run gives the same
 bytes (with one and the same zlib): no time, no user and no random choice enters them.
 """
 
@@ -70,7 +70,7 @@ TABLES = {  # where a table comes from, under what terms, whom to cite
 
 
 def table(name: str) -> dict[str, np.ndarray]:
-    """The arrays of one table: `columns` as integers (columns, N), what they are multiples of, and labels."""
+    """The arrays of one table: `columns` as integers (columns, N), what they are to be divided by, and labels."""
     content, = fetch(name, RAW[name], list(RAW[name].files))
     if name == "wine":
         rows = np.loadtxt(io.BytesIO(content), delimiter=",")
