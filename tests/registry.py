@@ -163,6 +163,10 @@ ENTRIES = [
     Entry("MaskedAutoregressive by sweeps", autoregressive(fl.Affine(), sampling="sweeps"), context=True),
     Entry("MAF", model(fl.MAF, layers=2), context=True, layers=2),
     Entry("IAF", model(fl.IAF, layers=2), context=True, layers=2),
+    Entry("NAF", model(fl.NAF, layers=2, units=4), context=True, layers=2),
+    Entry("NAF dense", model(fl.NAF, layers=1, units=3, dense=True)),
+    Entry("TemporalAffine", lambda d, c: fl.Compose(fl.Reshape((4, d), (4, d)), fl.TemporalAffine(
+        d, lags=2, hidden=(8,), context_dim=c)), dims=(1, 2, 3), context=True, exempt=IMAGE),
     Entry("NSF autoregressive", model(fl.NSF, layers=2, autoregressive=True), context=True, layers=2),
     Entry("Elementwise mixture", lambda d, c: fl.Elementwise(d, fl.LogisticMixtureCDF(3), context_dim=c), context=True),
     Entry("Coupling mixture", coupling(fl.LogisticMixtureCDF(4)), context=True),
