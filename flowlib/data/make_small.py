@@ -48,8 +48,8 @@ RAW = {  # what the tables are made from, found in $FLOWLIB_DATA/<name>/
 }
 TABLES = {  # where a table comes from, under what terms, whom to cite
     "power-small": {
-        "source": "Individual household electric power consumption, UCI, https://archive.ics.uci.edu/dataset/235: 88,273 "
-                  "minutes of the winter 2006/07",
+        "source": "Individual household electric power consumption, UCI, https://archive.ics.uci.edu/dataset/235: "
+                  "88,273 minutes of the winter 2006/07",
         "licence": "CC BY 4.0; Georges Hebrail and Alice Berard",
         "cite": "Hebrail, Berard (2006), Individual household electric power consumption",
     },
@@ -60,8 +60,8 @@ TABLES = {  # where a table comes from, under what terms, whom to cite
                 "learning, arXiv:1402.4735",
     },
     "wine": {
-        "source": "Wine Quality, red wines, UCI, https://archive.ics.uci.edu/dataset/186, by way of treforevans/uci_datasets, "
-                  "which subtracts the mean of each column",
+        "source": "Wine Quality, red wines, UCI, https://archive.ics.uci.edu/dataset/186, by way of "
+                  "treforevans/uci_datasets, which subtracts the mean of each column",
         "licence": "CC BY 4.0; Paulo Cortez, A. Cerdeira, F. Almeida, T. Matos, J. Reis",
         "cite": "Cortez, Cerdeira, Almeida, Matos, Reis (2009), Modeling wine preferences by data mining from "
                 "physicochemical properties",
