@@ -18,7 +18,7 @@ __all__ = ["TemporalAffine"]
 
 class TemporalAffine(Bijection):
     r"""$x_t = z_t \odot e^{s_t} + m_t$ with $s_t, m_t$ read from the L frames before $x_t$, over sequences (..., T, D)
-    of any length T (Marino et al. 2020, arXiv:2010.03172, equations 5-7).
+    of any length T (Marino et al. 2020, arXiv:2010.03172).
 
     $\log|\det dx/dz| = \sum_{t,i} s_{t,i}$. To the latent it subtracts what could be foreseen and divides by the
     deviation that is left, so that z is whiter than x: with $x_t - x_{t-1}$ as its simplest case. The network also
@@ -81,8 +81,8 @@ class TemporalAffine(Bijection):
             z = z.expand(*torch.broadcast_shapes(z.shape[:-2], context.shape[:-1]), *z.shape[-2:])
         past = z.new_zeros(*z.shape[:-2], self.lags, self.dim + 1)
         frames, log_det = [z[..., :0, :]], z.new_zeros(z.shape[:-2])
-        for latent in z.split(1, -2):
-            x, log_slope = self.map.forward(latent, self._params(past, context, 1))
+        for t in range(z.shape[-2]):
+            x, log_slope = self.map.forward(z[..., t : t + 1, :], self._params(past, context, 1))
             frames.append(x)
             log_det = log_det + log_slope.sum((-2, -1))
             past = torch.cat([past[..., 1:, :], F.pad(x, (0, 1), value=1.0)], -2)

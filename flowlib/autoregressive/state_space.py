@@ -93,8 +93,8 @@ class LinearStateSpace:
         for t in range(length):
             moved = at  # of z_s with z_t, for s from t on
             for s in range(t, length):
-                whole[s, :, t] = c @ moved @ c.T
-                whole[t, :, s] = whole[s, :, t].T
+                block = c @ moved @ c.T
+                whole[s, :, t], whole[t, :, s] = block, block.T
                 moved = self.transition @ moved
             whole[t, :, t] += self.observation
             at = self.transition @ at @ self.transition.T + self.noise
@@ -106,7 +106,7 @@ class SequentialVAE(nn.Module):
     Gaussians with a diagonal covariance, after an autoregressive flow or none.
 
     With a flow, the latents explain $y = f^{-1}(x)$ in place of x, and the bound gets $\log|\det dy/dx|$ (Marino et al.
-    2020, arXiv:2010.03172, equation 10): what simply follows from the last frames, the latents need not carry.
+    2020, arXiv:2010.03172): what simply follows from the last frames, the latents need not carry.
 
     Args:
         dim: D, numbers in a frame.
