@@ -177,7 +177,7 @@ ROWS = {
                                                                     ("maf", 155.69), ("maf-mixture", 156.36))),
     **densities("power-small", "POWER subset", ("gaussian",)),
     **densities("higgs-small", "HIGGS subset", ("gaussian",)),
-    **densities("wine", "Red wine", ("gaussian", "made", "maf", "nsf")),
+    **densities("wine", "Red wine", ("gaussian", "made", "maf", "naf", "nsf")),
     **anomalies("cancer", "Tumours"),
     **anomalies("higgs-small", "Collisions"),
     "exact-uniform": exact("Pixels under a uniform base", "uniform", "bits/dim", (8.0, "log2 256"), seeds=(0,),
