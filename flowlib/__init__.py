@@ -2,6 +2,7 @@
 from typing import TYPE_CHECKING
 
 from . import checks, data, numerics, vae
+from .adapters import FlowTransform, FromDistribution, FromTransform
 from .bases import Base, ConditionalNormal, GaussianMixture, StandardLogistic, StandardNormal, Uniform
 from .core import Bijection, Compose, Flow, Inverse, InversionError, load, save
 from .coupling.flowpp import FlowPlusPlus
@@ -12,6 +13,7 @@ from .coupling.nsf import NSF
 from .coupling.realnvp import RealNVP, RealNVPImage
 from .coupling.vector import Coupling
 from .describe import summary
+from .distribution import FlowDistribution
 from .elementwise.affine import Additive, Affine
 from .elementwise.base import Elementwise, ElementwiseMap
 from .elementwise.mixture import LogisticMixtureCDF
@@ -43,7 +45,8 @@ __version__ = "0.1.0"
 __all__ = [
     "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "Bijection", "Compose", "ConditionalNormal",
     "ConvexLinearIAF", "Coupling", "Dequantize", "DiagonalScale", "Elementwise", "ElementwiseMap", "Exp", "Flow",
-    "FlowPlusPlus", "GaussianMixture", "Glow", "Householder", "ImageCoupling", "Inverse", "InverseCDF",
+    "FlowDistribution", "FlowPlusPlus", "FlowTransform", "FromDistribution", "FromTransform",
+    "GaussianMixture", "Glow", "Householder", "ImageCoupling", "Inverse", "InverseCDF",
     "InversionError", "InvertibleConv1x1", "Linear", "LinearIAF", "LogisticMixtureCDF", "Logit", "MultiScale",
     "NICE", "NSF", "Permutation", "Pixels", "Planar", "Radial", "RationalQuadraticSpline", "RealNVP",
     "RealNVPImage", "Reshape", "Reversible", "Rotation", "Squeeze", "StandardLogistic", "StandardNormal",
