@@ -10,9 +10,9 @@ from torch.distributions import Distribution, Transform, biject_to, constraints,
 from torch.distributions.constraints import Constraint
 from torch.distributions.transforms import _InverseTransform
 
-from .arguments import batch_shape
+from .arguments import batch_shape, device_of
 from .bases import Base, Batch
-from .core import Bijection, check_bijection, device_of
+from .core import Bijection, check_bijection
 from .seeds import STEP, kept_random_state, seed_all
 
 __all__ = ["FlowTransform", "FromDistribution", "FromTransform"]
@@ -141,8 +141,8 @@ class FromTransform(Bijection):
     r"""Any bijective transform of `torch.distributions` as a bijection; one of numbers acts on each coordinate of the
     last axis. Its tensors become buffers, a module in it is trained. Cost: that of the transform.
 
-    A constraint stands for `biject_to(constraint)`, from all real numbers onto it: `FromTransform(prior.support)` at the
-    data end of a flow keeps all mass where a prior has any.
+    A constraint stands for `biject_to(constraint)`, from all real numbers onto it: `FromTransform(prior.support)` at
+    the data end of a flow keeps all mass where a prior has any.
 
     Args:
         transform: The transform, latent to data, or a constraint.

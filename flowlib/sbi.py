@@ -28,8 +28,8 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class FlowEstimator(ConditionalDensityEstimator):
-    r"""$q(\theta|x)$ by a flow. Both sides are standardised, which sbi leaves to an estimator of one's own: x before the
-    embedding network, $\theta$ (as real numbers) in the flow, whose last map leads onto the support.
+    r"""$q(\theta|x)$ by a flow. Both sides are standardised, which sbi leaves to an estimator of one's own: x before
+    the embedding network, $\theta$ (as real numbers) in the flow, whose last map leads onto the support.
 
     Args:
         model: Makes the flow, `model(dim, context_dim=C)`.
