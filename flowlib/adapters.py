@@ -67,7 +67,8 @@ def _inside(value: Tensor, support: Constraint) -> tuple[Tensor, Tensor]:
 
 class FromDistribution(Base):
     r"""Any continuous law of `torch.distributions` as a base. Its batch axes become axes of the event, with independent
-    coordinates; a law of one number has event shape (1,). Its tensors become buffers, a module in it is trained.
+    coordinates; a law of one number has event shape (1,). Its tensors become buffers, a module in it is trained. `save`
+    refuses laws made of laws.
 
     Args:
         distribution: The law.
@@ -139,7 +140,7 @@ class FromDistribution(Base):
 
 class FromTransform(Bijection):
     r"""Any bijective transform of `torch.distributions` as a bijection; one of numbers acts on each coordinate of the
-    last axis. Its tensors become buffers, a module in it is trained. Cost: that of the transform.
+    last axis. Its tensors become buffers, a module in it is trained; `save` refuses it. Cost: that of the transform.
 
     A constraint stands for `biject_to(constraint)`, from all real numbers onto it: `FromTransform(prior.support)` at
     the data end of a flow keeps all mass where a prior has any.
