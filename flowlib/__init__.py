@@ -3,6 +3,13 @@ from typing import TYPE_CHECKING
 
 from . import checks, data, numerics, vae
 from .adapters import FlowTransform, FromDistribution, FromTransform
+from .autoregressive.bernoulli import BernoulliMADE, OrderAgnostic
+from .autoregressive.iaf import IAF, GatedAffine
+from .autoregressive.layer import MaskedAutoregressive
+from .autoregressive.maf import MAF
+from .autoregressive.naf import NAF
+from .autoregressive.sequential import TemporalAffine
+from .autoregressive.state_space import LinearStateSpace, SequentialVAE
 from .bases import Base, ConditionalNormal, GaussianMixture, StandardLogistic, StandardNormal, Uniform
 from .core import Bijection, Compose, Flow, Inverse, InversionError, load, save
 from .coupling.flowpp import FlowPlusPlus
@@ -17,6 +24,7 @@ from .distribution import FlowDistribution
 from .elementwise.affine import Additive, Affine
 from .elementwise.base import Elementwise, ElementwiseMap
 from .elementwise.mixture import LogisticMixtureCDF
+from .elementwise.sigmoidal import DeepSigmoid, DenseDeepSigmoid
 from .elementwise.spline import RationalQuadraticSpline
 from .evaluate import importance, latents
 from .finite.householder import Householder
@@ -32,6 +40,7 @@ from .images.pixels import Pixels, Reshape
 from .images.squeeze import Squeeze, checkerboard
 from .images.variational import VariationalDequantize
 from .maps import AffineMap, Exp, InverseCDF, Linear, Logit, Permutation, Rotation
+from .nets.made import MADE
 from .reversible import Reversible
 from .saving import check_saveable
 from .teach import targets
@@ -43,16 +52,18 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "Bijection", "Compose", "ConditionalNormal",
-    "ConvexLinearIAF", "Coupling", "Dequantize", "DiagonalScale", "Elementwise", "ElementwiseMap", "Exp", "Flow",
-    "FlowDistribution", "FlowPlusPlus", "FlowTransform", "FromDistribution", "FromTransform",
-    "GaussianMixture", "Glow", "Householder", "ImageCoupling", "Inverse", "InverseCDF",
-    "InversionError", "InvertibleConv1x1", "Linear", "LinearIAF", "LogisticMixtureCDF", "Logit", "MultiScale",
-    "NICE", "NSF", "Permutation", "Pixels", "Planar", "Radial", "RationalQuadraticSpline", "RealNVP",
-    "RealNVPImage", "Reshape", "Reversible", "Rotation", "Squeeze", "StandardLogistic", "StandardNormal",
-    "Sylvester", "Uniform", "VariationalDequantize", "bits_per_dim", "check_saveable", "checkerboard", "checks",
-    "data", "importance", "latents", "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "summary",
-    "targets", "vae", "volume_by_counting",
+    "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "BernoulliMADE", "Bijection", "Compose",
+    "ConditionalNormal", "ConvexLinearIAF", "Coupling", "DeepSigmoid", "DenseDeepSigmoid", "Dequantize",
+    "DiagonalScale", "Elementwise", "ElementwiseMap", "Exp", "Flow", "FlowDistribution", "FlowPlusPlus",
+    "FlowTransform", "FromDistribution", "FromTransform", "GatedAffine",
+    "GaussianMixture", "Glow", "Householder", "IAF", "ImageCoupling", "Inverse", "InverseCDF", "InversionError",
+    "InvertibleConv1x1", "Linear", "LinearIAF", "LinearStateSpace", "LogisticMixtureCDF", "Logit", "MADE", "MAF",
+    "MaskedAutoregressive", "MultiScale", "NAF", "NICE", "NSF", "OrderAgnostic", "Permutation", "Pixels", "Planar",
+    "Radial", "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "Reversible", "Rotation",
+    "SequentialVAE", "Squeeze", "StandardLogistic", "StandardNormal", "Sylvester", "TemporalAffine", "Uniform",
+    "VariationalDequantize", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "importance",
+    "latents", "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "summary", "targets", "vae",
+    "volume_by_counting",
 ]
 
 

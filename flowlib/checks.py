@@ -1,17 +1,22 @@
 """Checks of the laws that every flow obeys. Lessons, tests and students use the same functions.
 
 Each returns one number, the largest absolute error, so that a check reads `assert round_trip_error(f, z) < 1e-9`.
+`passes` counts what a call costs, which no clock can say so well.
 """
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from .bases import Base
 from .core import Bijection, Flow
 
-__all__ = ["jacobian", "ks_distance", "log_det_error", "round_trip_error", "total_probability"]
+__all__ = ["Passes", "jacobian", "ks_distance", "log_det_error", "passes", "round_trip_error", "total_probability"]
 
 
 def jacobian(f: Callable[[Tensor], Tensor], z: Tensor, ndim: int = 1) -> Tensor:
@@ -127,3 +132,53 @@ def ks_distance(samples: Tensor, cdf: Callable[[Tensor], Tensor]) -> float:
     f = cdf(x)
     steps = torch.arange(n + 1, dtype=x.dtype) / n
     return max((f - steps[:-1]).abs().max().item(), (steps[1:] - f).abs().max().item())
+
+
+@dataclass
+class Passes:
+    """What the networks inside a model did.
+
+    Attributes:
+        calls: How often one of them was called: its passes, over batches of any size.
+        multiplications: Of numbers, in the products of matrices and convolutions of all that ran, in a network or not.
+    """
+
+    calls: int = 0
+    multiplications: int = 0
+
+
+@contextmanager
+def passes(model: nn.Module) -> Iterator[Passes]:
+    """Count, while the context is open, how often the networks inside a flow, a layer or a base are called; or `model`
+    itself, where it is a network.
+
+    Example:
+        >>> from flowlib import MAF
+        >>> flow = MAF(8, layers=1, sampling="passes")
+        >>> with passes(flow) as density: log_p = flow.log_prob(torch.zeros(4, 8))
+        >>> with passes(flow) as draw: x = flow.sample(4)
+        >>> density.calls, draw.calls, draw.multiplications // density.multiplications
+        (1, 8, 8)
+    """
+    count = Passes()
+
+    def called(*_):
+        count.calls += 1
+
+    handles = [net.register_forward_hook(called) for net in networks(model)]
+    try:
+        with FlopCounterMode(display=False) as flops:
+            yield count
+    finally:
+        for handle in handles:
+            handle.remove()
+        count.multiplications = flops.get_total_flops() // 2  # a product and a sum each
+
+
+def networks(model: nn.Module) -> Iterator[nn.Module]:
+    """The outermost modules inside that are no part of a flow."""
+    if isinstance(model, (Flow, Bijection, Base, nn.ModuleList)):
+        for part in model.children():
+            yield from networks(part)
+    else:
+        yield model

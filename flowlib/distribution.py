@@ -63,7 +63,7 @@ class FlowDistribution(Distribution):
         new.flow, new.context = self.flow, self.context
         torch.empty(self._batch_shape, device="meta").expand(batch_shape)  # raises where it cannot be
         if self.context is not None:
-            new.context = self.context.expand(*batch_shape, *self.flow.context_shape)
+            new.context = self.context.expand(*batch_shape, *(self.flow.context_shape or ()))
         Distribution.__init__(new, torch.Size(batch_shape), self._event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new

@@ -73,6 +73,10 @@ def coupling(elementwise, swap=False):
     return lambda dim, c: fl.Coupling(dim, elementwise, hidden=(16,), swap=swap, context_dim=c)
 
 
+def autoregressive(elementwise, **options):
+    return lambda d, c: fl.MaskedAutoregressive(d, elementwise, hidden=(16, 16), context_dim=c, **options)
+
+
 def model(cls, **options):
     return lambda dim, c: cls(dim, hidden=(16, 16), context_dim=c, **options).bijection
 
@@ -151,6 +155,19 @@ ENTRIES = [
     Entry("NICE", model(fl.NICE), context=True, layers=4),
     Entry("RealNVP", model(fl.RealNVP, layers=4), context=True, layers=4),
     Entry("NSF", model(fl.NSF, layers=2), context=True, layers=2),
+    Entry("MaskedAutoregressive affine", autoregressive(fl.Affine(), order="random"), context=True),
+    Entry("MaskedAutoregressive residual", autoregressive(fl.Affine(), order="reversed", residual=True,
+                                                          sampling="sweeps"), context=True),
+    Entry("MaskedAutoregressive spline", autoregressive(fl.RationalQuadraticSpline(bins=5, box=4.0)), context=True),
+    Entry("MaskedAutoregressive mixture", autoregressive(fl.LogisticMixtureCDF(3)), dims=(2, 3), context=True, exempt={
+        "deep": "D root searches a layer, 64 times: as deep as the couplings of the same map, and slower"}),
+    Entry("MAF", model(fl.MAF, layers=2), context=True, layers=2),
+    Entry("IAF", model(fl.IAF, layers=2, gated=True), context=True, layers=2),
+    Entry("NSF autoregressive", model(fl.NSF, layers=2, autoregressive=True), dims=(2, 3), context=True, layers=2),
+    Entry("NAF", model(fl.NAF, layers=2, units=4), dims=(2, 3), context=True, layers=2),
+    Entry("NAF dense", model(fl.NAF, layers=1, units=3, dense=True), dims=(1, 3)),
+    Entry("TemporalAffine", lambda d, c: fl.Compose(fl.Reshape((4, d), (4, d)), fl.TemporalAffine(
+        d, lags=2, hidden=(8,), context_dim=c)), dims=(1, 2, 3), context=True, exempt=IMAGE),
     Entry("Elementwise mixture", lambda d, c: fl.Elementwise(d, fl.LogisticMixtureCDF(3), context_dim=c), context=True),
     Entry("Coupling mixture", coupling(fl.LogisticMixtureCDF(4)), context=True),
     Entry("Reversible", lambda d, c: fl.Reversible(*(

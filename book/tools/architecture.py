@@ -19,9 +19,10 @@ FLOORS = {
     "The ground": ("atomic", "seeds", "arguments", "describe", "likeness", "saving", "distribution"),
     "The contract": ("core", "numerics", "bases", "reversible", "checks", "maps", "adapters", "recipes", "command"),
     "Maps of one number, networks": ("elementwise", "nets"),
-    "Layers": ("finite", "coupling", "images"),
-    "Models": ("coupling.nice", "coupling.realnvp", "coupling.nsf", "coupling.glow", "coupling.flowpp", "images.pixels",
-               "vae"),
+    "Layers": ("finite", "coupling", "autoregressive", "images"),
+    "Models": ("coupling.nice", "coupling.realnvp", "coupling.nsf", "coupling.glow", "coupling.flowpp",
+               "autoregressive.maf", "autoregressive.iaf",
+               "autoregressive.naf", "autoregressive.bernoulli", "autoregressive.state_space", "images.pixels", "vae"),
     "What a model is worth": ("data", "evaluate"),
     "Training, teaching": ("train", "teach", "exercises", "sbi", "__main__"),
 }

@@ -1,0 +1,1 @@
+"""Autoregressive flows: each coordinate is moved by what came before it in an order."""
