@@ -44,8 +44,7 @@ class FlowEstimator(ConditionalDensityEstimator):
 
     def __init__(self, model: Callable[..., Flow], theta: Tensor, x: Tensor, support: Constraint | None = None,
                  embedding_net: nn.Module | None = None):
-        super().__init__(theta.shape[1:], x.shape[1:])
-        self._embedding_net = nn.Identity() if embedding_net is None else embedding_net
+        super().__init__(nn.Identity() if embedding_net is None else embedding_net, theta.shape[1:], x.shape[1:])
         for name, value in zip(("x_mean", "x_std"), _moments(x)):
             self.register_buffer(name, value)
         onto = FromTransform(constraints.real_vector if support is None else support)
@@ -55,13 +54,13 @@ class FlowEstimator(ConditionalDensityEstimator):
 
     @property
     def embedding_net(self) -> nn.Module:
-        return self._embedding_net
+        return self.net
 
     def _context(self, x):
         """Standardised and embedded: (..., *condition_shape) to (..., C)."""
         batch = x.shape[: x.ndim - len(self.condition_shape)]
         x = (x.reshape(-1, *self.condition_shape) - self.x_mean) / self.x_std
-        return self._embedding_net(x).reshape(*batch, -1)
+        return self.net(x).reshape(*batch, -1)
 
     def log_prob(self, input: Tensor, condition: Tensor) -> Tensor:
         """(sample, batch) log-densities of (sample, batch, D) given (batch, ...)."""
