@@ -110,9 +110,9 @@ def test_sequences_of_any_length():
     torch.testing.assert_close(flow.inverse(x)[0][:, :4], shorter)  # what comes later changes nothing
     with pytest.raises(ValueError, match=r"\(..., T, 2\), got \(4, 7, 3\)"):
         flow.inverse(torch.zeros(4, 7, 3, dtype=D))
-    for wrong in (dict(dim=0), dict(dim=1, lags=0)):
+    for dim, lags in ((0, 1), (1, 0)):
         with pytest.raises(ValueError, match="dim >= 1 and lags >= 1"):
-            fl.TemporalAffine(**wrong)
+            fl.TemporalAffine(dim, lags=lags)
 
 
 def test_the_density_of_two_steps_integrates_to_one():
@@ -151,6 +151,16 @@ def test_the_bound_of_a_sequential_model_against_its_formula():
     vae.flow = None
     torch.manual_seed(1)
     torch.testing.assert_close(scaled, vae.elbo(x) - 10 * math.log(2))
+
+
+def test_what_does_not_fit_is_refused():
+    one = torch.eye(1)
+    with pytest.raises(ValueError, match=r"expected a matrix of shape \(1, 1\), got \(2, 2\)"):
+        LinearStateSpace(0.5 * one, torch.eye(2), one, one)
+    for call in (LinearStateSpace(0.5 * one, one, one, one).log_prob, SequentialVAE(1).elbo):
+        for x in (torch.zeros(3, 4, 2), torch.zeros(3, 0, 1)):
+            with pytest.raises(ValueError, match=r"expected sequences of at least one frame"):
+                call(x)
 
 
 def test_every_part_of_a_sequential_model_learns():

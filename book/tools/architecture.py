@@ -24,7 +24,7 @@ FLOORS = {
                "autoregressive.maf", "autoregressive.iaf",
                "autoregressive.naf", "autoregressive.bernoulli", "autoregressive.state_space", "images.pixels", "vae"),
     "What a model is worth": ("data", "evaluate"),
-    "Training, teaching": ("train", "teach", "exercises", "sbi", "__main__"),
+    "Training, teaching": ("train", "sklearn", "teach", "exercises", "sbi", "__main__"),
 }
 MODELS = "Models"
 WIDTH, ROW, BOX, GAP = 760, 104, 30, 12  # of the drawing, in its own units
