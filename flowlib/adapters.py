@@ -187,7 +187,7 @@ class FromTransform(Bijection):
     def codomain(self) -> Constraint:  # pyright: ignore[reportIncompatibleVariableOverride]
         return constraints.independent(self._made()[1], self.extra)
 
-    def _map(self, transform, value, support):
+    def _map(self, transform: Any, value: Tensor, support: Any) -> tuple[Tensor, Tensor]:
         inside, value = _inside(value, support)
         mapped = transform(value)
         log_det = transform.log_abs_det_jacobian(value, mapped)
@@ -225,6 +225,7 @@ class FlowTransform(Transform, nn.Module):
     """
 
     bijective = True
+    context: Tensor | None
 
     def __init__(self, bijection: Bijection, context: Tensor | None = None, cache_size: int = 1):
         super().__init__(cache_size)

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
@@ -59,7 +59,7 @@ class FlowDistribution(Distribution):
         return self.flow.exact and self.flow.base.has_rsample
 
     def expand(self, batch_shape, _instance=None) -> FlowDistribution:
-        new = self._get_checked_instance(FlowDistribution, _instance)
+        new = cast("FlowDistribution", self._get_checked_instance(FlowDistribution, _instance))
         new.flow, new.context = self.flow, self.context
         torch.empty(self._batch_shape, device="meta").expand(batch_shape)  # raises where it cannot be
         if self.context is not None:

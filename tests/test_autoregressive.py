@@ -122,13 +122,8 @@ def test_all_ways_to_sample_agree_in_value_and_gradient(options):
         x, log_det = f(z, context)
         with torch.no_grad():  # where sweeps may stop early
             again = f(z, context)
-<<<<<<< HEAD
-        inputs = [z, *(p for p in f.parameters() if p.numel())]
-        gradients = torch.autograd.grad((weight * x).sum() + log_det.sum(), inputs)
-=======
         parameters = [p for p in f.parameters() if p.numel()]
         gradients = torch.autograd.grad((weight * x).sum() + log_det.sum(), [z, *parameters])
->>>>>>> main
         found[f.sampling] = [x, log_det, *again, *gradients]
     for way in ("units", "sweeps"):
         for value, expected in zip(found[way], found["passes"], strict=True):

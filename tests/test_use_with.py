@@ -19,8 +19,7 @@ def run(title):
     for node in ast.parse(script).body:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             name = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
-            if not name.startswith("flowlib"):
-                pytest.importorskip(name.split(".")[0])
+            pytest.importorskip(name if name.startswith("flowlib") else name.split(".")[0])
     left = {}
     exec(compile(script, f"use_with.md: {title}", "exec"), left)
     return left
