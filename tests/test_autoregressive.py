@@ -233,7 +233,7 @@ def test_a_maf_learns_an_autoregression():
         assert (data.log_prob(x) - flow.log_prob(x)).mean() < 0.01
         params = flow.bijection[0].net(x)
     scales, shifts = (2 * torch.tanh(params[..., 0] / 2)).exp(), params[..., 1]
-    assert (scales[:, 1:] - 1).abs().mean() < 0.05 and (scales[:, 0] - 0.19**-0.5).abs().mean() < 0.1
+    assert (scales[:, 1:] - 1).abs().mean() < 0.05 and (scales[:, 0] - 0.19**-0.5).abs().mean() < 0.2
     assert (shifts[:, 1:] - 0.9 * x[:, :-1]).abs().mean() < 0.1
 
 

@@ -3,6 +3,7 @@ networks, whose likelihood has a bound."""
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -52,8 +53,9 @@ class LinearStateSpace:
             if not torch.linalg.eigvals(transition).abs().max() < 1:
                 raise ValueError("this transition has no stationary covariance: give a start")
             moved = torch.kron(transition, transition)  # vec(A P A') = (A x A) vec(P)
-            start = torch.linalg.solve(torch.eye(k * k, dtype=moved.dtype) - moved, noise.flatten()).reshape(k, k)
-        self.start: Tensor = start
+            start = cast(Tensor, torch.linalg.solve(torch.eye(k * k, dtype=moved.dtype) - moved,
+                                                    noise.flatten()).reshape(k, k))
+        self.start = start
 
     def whiten(self, x: Tensor) -> tuple[Tensor, Tensor]:
         r"""What could not be foreseen of each frame, in units of its deviation.
@@ -134,7 +136,7 @@ class SequentialVAE(nn.Module):
         self.posterior = MLP(latent + hidden, 2 * latent, (hidden,))
         self.emission = MLP(latent, 2 * dim, (hidden,))
         for net in (self.prior, self.posterior, self.emission):  # were the last layers zero, no gradient would pass
-            nn.init.normal_(net.layers[-1].weight, std=0.1)
+            nn.init.normal_(cast(nn.Linear, net.layers[-1]).weight, std=0.1)
 
     def elbo(self, x: Tensor) -> Tensor:
         """The evidence lower bound of sequences (B, T, D), from one draw of the states: (B,) nats."""
