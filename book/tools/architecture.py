@@ -23,7 +23,7 @@ FLOORS = {
     "Models": ("coupling.nice", "coupling.realnvp", "coupling.nsf", "coupling.glow", "coupling.flowpp",
                "autoregressive.maf", "autoregressive.iaf", "images.pixels", "vae"),
     "What a model is worth": ("data", "evaluate"),
-    "Training, teaching": ("train", "teach", "exercises"),
+    "Training, teaching": ("train", "sklearn", "teach", "exercises"),
 }
 MODELS = "Models"
 WIDTH, ROW, BOX, GAP = 760, 104, 30, 12  # of the drawing, in its own units

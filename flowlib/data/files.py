@@ -181,11 +181,13 @@ def _download(folder: Path, name: str, source: Source, file: str) -> dict[str, b
             for key, content in contents.items():
                 write_atomic(folder / key, content)
             return contents
-    tried = "\n".join(f"  {url}: {problem}" for url, problem in problems.items())
+    tried = "".join(f"  {url}: {problem}\n" for url, problem in problems.items())
+    else_ = "go online and call again" if tried else "set FLOWLIB_MIRROR to the address of a server that has it"
     raise DataError(
-        f"{name}: no sound copy of {file} in $FLOWLIB_DATA/{name} or {folder}, and no mirror gave one:\n{tried}\n"
+        f"{name}: no sound copy of {file} in $FLOWLIB_DATA/{name} or {folder}, and "
+        + (f"no mirror gave one:\n{tried}" if tried else "no public mirror is known.\n") +
         f"Two ways out: put {' or '.join(_places(source, file))} into $FLOWLIB_DATA/{name}/ (set the variable to any "
-        f"folder), or go online and call again."
+        f"folder), or {else_}."
     )
 
 
