@@ -127,6 +127,28 @@ def test_couplings_fit_eight_gaussians_the_better_the_more_their_map_bends():
     assert max(read("gaussians-mixture")["values"]) <= 0.05
 
 
+def test_a_masked_autoregressive_layer_learns_an_autoregression():
+    result = read("autoregression")
+    assert max(result["values"]) - result["paper"]["value"] <= 0.01
+
+
+def test_each_step_from_a_gaussian_to_a_flow_that_bends_is_worth_more_than_its_error():
+    for model, before in (("made", "gaussian"), ("maf", "made"), ("naf", "maf")):
+        row = read(f"table-wine-{model}")
+        (gain,), (error,) = row["printed"][f"gain over {before}"], row["printed"]["its standard error"]
+        assert gain == pytest.approx(row["value"] - read(f"table-wine-{before}")["value"], abs=1e-9)
+        assert gain > error > 0
+    assert read("table-bsds300-small-gaussian")["value"] == pytest.approx(96.5, abs=0.1)
+
+
+def test_tumours_are_told_by_their_density_and_collisions_are_not():
+    for method in results.METHODS:
+        assert min(read(f"anomaly-cancer-{method}")["values"]) > 0.9
+        assert all(abs(value - 0.5) < 0.05 for value in read(f"anomaly-higgs-small-{method}")["values"])
+    flow, forest = (read(f"anomaly-cancer-{method}")["value"] for method in ("flow", "forest"))
+    assert flow > forest
+
+
 def test_a_small_row_comes_out_the_same():
     before, again = read("exact-logit"), results.measure("exact-logit")
     assert abs(again["value"] - before["value"]) <= max(before["spread"], before["tolerance"])

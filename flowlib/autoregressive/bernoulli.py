@@ -25,8 +25,8 @@ class BernoulliMADE(nn.Module, metaclass=Recorded):
     last layer are masked, and of no other. Trained on all of them in turn (`OrderAgnostic`, section 4.2), it is as many
     models in one, and their mean $\frac1K \sum_k P_k(x)$ is better than each (section 4.3).
 
-    Cost: one pass of the network for each order; a sample takes D steps in one of them, each as much as the layers
-    between the first and the last, and one row of these.
+    Cost: one pass of the network for each order; a sample takes D steps in one of them, which with a single hidden
+    layer do the work of one pass together.
 
     Args:
         dim: D.
@@ -56,10 +56,14 @@ class BernoulliMADE(nn.Module, metaclass=Recorded):
         self.net = MADE(dim, 1, hidden=hidden)
         self.direct = nn.Parameter(torch.zeros(dim, dim)) if direct else None
         rank = [places(dim, "random" if k else "natural") for k in range(orders)]
-        self.register_buffer("rank", torch.stack(rank).to(torch.int16))  # place of each bit, (K, D)
-        degrees = [torch.tensor(self.net.degrees(width), dtype=torch.int16) for width in (hidden[0], hidden[-1])]
+        self.register_buffer("rank", torch.stack(rank))  # place of each bit, (K, D)
+        degrees = [torch.tensor(self.net.degrees(width)) for width in (hidden[0], hidden[-1])]
         self.register_buffer("sees", degrees[0], persistent=False)  # a unit of the first layer: places up to this one
         self.register_buffer("knows", degrees[1], persistent=False)  # a unit of the last: the same through all layers
+
+    def _check_order(self, order: int | None) -> None:
+        if order is not None and not 0 <= order < len(self.rank):
+            raise ValueError(f"this BernoulliMADE has the orders 0 to {len(self.rank) - 1}, got {order}")
 
     def _hidden(self, before: Tensor) -> Tensor:
         """The last hidden layer from the sums of the first, (..., H)."""
@@ -87,8 +91,7 @@ class BernoulliMADE(nn.Module, metaclass=Recorded):
         check_tensor(x, "BernoulliMADE", self.net.last.weight.dtype, "bits")
         if x.shape[-1:] != self.event_shape:
             raise ValueError(f"BernoulliMADE expected bits of shape (..., {self.event_shape[0]}), got {tuple(x.shape)}")
-        if order is not None and not 0 <= order < len(self.rank):
-            raise ValueError(f"this BernoulliMADE has the orders 0 to {len(self.rank) - 1}, got {order}")
+        self._check_order(order)
         bits = (x == 0) | (x == 1)
         target = torch.where(bits, x, 0.0)
         logs = [-F.binary_cross_entropy_with_logits(self.logits(target, k), target, reduction="none").sum(-1)
@@ -105,6 +108,7 @@ class BernoulliMADE(nn.Module, metaclass=Recorded):
         Raises:
             ValueError: No number of draws, or an order that there is not.
         """
+        self._check_order(order)
         net, rank = self.net, self.rank[int(torch.randint(len(self.rank), ())) if order is None else order]
         x = net.last.weight.new_zeros(number_of_draws(n), len(rank))
         before = net.layers[0].bias.expand(len(x), -1)

@@ -68,6 +68,15 @@ def fetch(name: str, source: Source, wanted: Sequence[str]) -> list[bytes]:
     return [found[file] for file in wanted]
 
 
+def at_hand(name: str, source: Source) -> bool:
+    """Whether files of these names lie in `$FLOWLIB_DATA` or in the cache, whatever is in them."""
+    folders = [Path(own).expanduser() / name] if (own := os.environ.get("FLOWLIB_DATA")) else []
+    with suppress(ImportError):
+        folders.append(cache() / name)
+    return all(any((folder / place).is_file() for folder in folders for place in _places(source, file))
+               for file in source.files)
+
+
 def cache() -> Path:
     """The folder for downloads: what the operating system reserves for caches, `~/.cache/flowlib` on Linux."""
     return Path(_pooch().os_cache("flowlib"))

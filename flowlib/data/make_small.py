@@ -48,20 +48,20 @@ RAW = {  # what the tables are made from, found in $FLOWLIB_DATA/<name>/
 }
 TABLES = {  # where a table comes from, under what terms, whom to cite
     "power-small": {
-        "source": "Individual household electric power consumption, UCI, https://doi.org/10.24432/C58K54: 88,273 "
-                  "minutes of the winter 2006/07",
+        "source": "Individual household electric power consumption, UCI, https://archive.ics.uci.edu/dataset/235: "
+                  "88,273 minutes of the winter 2006/07",
         "licence": "CC BY 4.0; Georges Hebrail and Alice Berard",
         "cite": "Hebrail, Berard (2006), Individual household electric power consumption",
     },
     "higgs-small": {
-        "source": "HIGGS, UCI, https://doi.org/10.24432/C5V312: 7,500 rows, by way of the examples of LightGBM",
+        "source": "HIGGS, UCI, https://archive.ics.uci.edu/dataset/280: 7,500 rows, by way of the examples of LightGBM",
         "licence": "CC BY 4.0; Daniel Whiteson",
         "cite": "Baldi, Sadowski, Whiteson (2014), Searching for exotic particles in high-energy physics with deep "
                 "learning, arXiv:1402.4735",
     },
     "wine": {
-        "source": "Wine Quality, red wines, UCI, https://doi.org/10.24432/C56S3T, by way of treforevans/uci_datasets, "
-                  "which subtracts the mean of each column",
+        "source": "Wine Quality, red wines, UCI, https://archive.ics.uci.edu/dataset/186, by way of "
+                  "treforevans/uci_datasets, which subtracts the mean of each column",
         "licence": "CC BY 4.0; Paulo Cortez, A. Cerdeira, F. Almeida, T. Matos, J. Reis",
         "cite": "Cortez, Cerdeira, Almeida, Matos, Reis (2009), Modeling wine preferences by data mining from "
                 "physicochemical properties",
