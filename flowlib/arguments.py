@@ -1,15 +1,19 @@
-"""What callers may write: numbers as tensors, arrays, lists or plain numbers; and how many to draw. All by one rule."""
+"""What callers may write: numbers as tensors, arrays, lists or plain numbers; how many to draw; tensors that fit a
+layer; contexts. All by one rule."""
 from __future__ import annotations
 
+import functools
 import inspect
 import operator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Distribution
 
-__all__ = ["batch_shape", "constants", "distribution_arguments", "holds", "number_of_draws"]
+__all__ = ["batch_shape", "check_tensor", "checked_call", "constants", "declared_context", "device_of",
+           "distribution_arguments", "float_dtype", "holds", "number_of_draws", "shared_context"]
 
 
 def constants(owner: str, **values: Any) -> list[Tensor]:
@@ -87,3 +91,71 @@ def batch_shape(batch: int | tuple[int, ...]) -> tuple[int, ...]:
         ((5,), (0, 3))
     """
     return tuple(map(number_of_draws, batch if isinstance(batch, (tuple, list)) else (batch,)))
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module's weights (or buffers) are."""
+    return next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))
+
+
+def float_dtype(module: nn.Module) -> torch.dtype | None:
+    """The dtype of a module's first floating-point parameter or buffer, None where it has none. Looked up anew at each
+    call, not remembered: `.double()`, adapters, `functional_call` may have changed it, and it costs a microsecond."""
+    for tensors in (module._parameters, module._buffers):
+        for tensor in tensors.values():
+            if tensor is not None and tensor.is_floating_point():
+                return tensor.dtype
+    for child in module._modules.values():
+        if child is not None and (dtype := float_dtype(child)) is not None:
+            return dtype
+    return None
+
+
+def check_tensor(value: Tensor, who: str, dtype: torch.dtype | None = None, what: str = "an input") -> None:
+    """Raise ValueError where `value` is not a floating-point tensor, of this dtype if one is given."""
+    if not isinstance(value, Tensor):
+        like = f", dtype={dtype}" if dtype is not None else ""
+        raise ValueError(f"{who} expected {what} that is a tensor, got {type(value).__name__}; "
+                         f"give torch.as_tensor(...{like})")
+    if value.dtype == dtype or (dtype is None and value.is_floating_point()):
+        return
+    if not value.is_floating_point():
+        raise ValueError(f"{who} expected {what} of floating-point numbers, got {value.dtype}; "
+                         f"convert it with .to({dtype or torch.get_default_dtype()})")
+    raise ValueError(f"{who} has dtype {dtype}, got {what} of dtype {value.dtype}; "
+                     f"convert one of them with .to({dtype}) or .to({value.dtype})")
+
+
+def checked_call(method: Callable, name: str) -> Callable:
+    """`forward`, `inverse` or `initialize` of a layer, with `Bijection.check` of its arguments before it."""
+    _, first, *_ = inspect.signature(method).parameters  # the name of z or x, for a call by keywords
+
+    @functools.wraps(method)
+    def checked(self, *args, **kwargs):
+        if args or first in kwargs:  # else Python says what is missing
+            context = args[1] if len(args) > 1 else kwargs.get("context")
+            inverse = name == "inverse"
+            if name == "initialize":
+                inverse = args[2] if len(args) > 2 else kwargs.get("inverse", True)
+            self.check(args[0] if args else kwargs[first], context, inverse)
+        return method(self, *args, **kwargs)
+
+    return checked
+
+
+def declared_context(context_dim: int | None, shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """The declared shape of an image layer's context: `context_dim=C` stands for (C,), the same at every pixel."""
+    if context_dim is not None and shape is not None:
+        raise ValueError(f"give context_dim or context_shape, not both; got {context_dim} and {shape}")
+    shape = (context_dim,) if context_dim is not None else shape
+    if shape is not None and len(shape) not in (1, 3):
+        raise ValueError(f"the context of an image layer has shape (C,) or (C, H, W), got {tuple(shape)}")
+    return None if shape is None else tuple(shape)
+
+
+def shared_context(parts: Iterable[nn.Module]) -> tuple[int, ...] | None:
+    """The context shape of what reads one context together; ValueError where the parts ask for different ones."""
+    shapes = sorted({shape for part in parts if (shape := getattr(part, "context_shape", None)) is not None})
+    if len(shapes) > 1:
+        raise ValueError(f"all parts share one context, but ask for shapes {', '.join(map(str, shapes))}")
+    return shapes[0] if shapes else None

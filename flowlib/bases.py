@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from .arguments import batch_shape, constants, holds
-from .core import check_tensor
+from .arguments import batch_shape, check_tensor, constants, holds
 from .describe import call_text, recorded
 from .saving import Recorded
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import copy
 import functools
-import inspect
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from .arguments import number_of_draws
+from .arguments import check_tensor, checked_call, float_dtype, number_of_draws, shared_context
 from .describe import call_text, recorded
 from .saving import Recorded, load, save
 
@@ -28,56 +27,6 @@ __all__ = ["Bijection", "Compose", "Flow", "Inverse", "InversionError", "load", 
 
 FAR = 1e15  # of a coordinate: no data lies there, and powers of it may overflow
 LIKELIHOODS = ("exact", "bound", "estimate")  # from strong to weak: a chain is as strong as its weakest part
-
-
-def device_of(module: nn.Module) -> torch.device:
-    """Where a module's weights (or buffers) are."""
-    return next((t.device for t in (*module.parameters(), *module.buffers())), torch.device("cpu"))
-
-
-def float_dtype(module: nn.Module) -> torch.dtype | None:
-    """The dtype of a module's first floating-point parameter or buffer, None where it has none. Looked up anew at each
-    call, not remembered: `.double()`, adapters, `functional_call` may have changed it, and it costs a microsecond."""
-    for tensors in (module._parameters, module._buffers):
-        for tensor in tensors.values():
-            if tensor is not None and tensor.is_floating_point():
-                return tensor.dtype
-    for child in module._modules.values():
-        if child is not None and (dtype := float_dtype(child)) is not None:
-            return dtype
-    return None
-
-
-def check_tensor(value: Tensor, who: str, dtype: torch.dtype | None = None, what: str = "an input") -> None:
-    """Raise ValueError where `value` is not a floating-point tensor, of this dtype if one is given."""
-    if not isinstance(value, Tensor):
-        like = f", dtype={dtype}" if dtype is not None else ""
-        raise ValueError(f"{who} expected {what} that is a tensor, got {type(value).__name__}; "
-                         f"give torch.as_tensor(...{like})")
-    if value.dtype == dtype or (dtype is None and value.is_floating_point()):
-        return
-    if not value.is_floating_point():
-        raise ValueError(f"{who} expected {what} of floating-point numbers, got {value.dtype}; "
-                         f"convert it with .to({dtype or torch.get_default_dtype()})")
-    raise ValueError(f"{who} has dtype {dtype}, got {what} of dtype {value.dtype}; "
-                     f"convert one of them with .to({dtype}) or .to({value.dtype})")
-
-
-def _checked(method, name: str):
-    """`forward`, `inverse` or `initialize` of a layer, with `Bijection.check` of its arguments before it."""
-    _, first, *_ = inspect.signature(method).parameters  # the name of z or x, for a call by keywords
-
-    @functools.wraps(method)
-    def checked(self, *args, **kwargs):
-        if args or first in kwargs:  # else Python says what is missing
-            context = args[1] if len(args) > 1 else kwargs.get("context")
-            inverse = name == "inverse"
-            if name == "initialize":
-                inverse = args[2] if len(args) > 2 else kwargs.get("inverse", True)
-            self.check(args[0] if args else kwargs[first], context, inverse)
-        return method(self, *args, **kwargs)
-
-    return checked
 
 
 class InversionError(RuntimeError):
@@ -140,7 +89,7 @@ class Bijection(nn.Module, metaclass=Recorded):
         super().__init_subclass__(**kwargs)
         for name in ("forward", "inverse", "initialize"):
             if name in vars(cls):
-                setattr(cls, name, _checked(vars(cls)[name], name))
+                setattr(cls, name, checked_call(vars(cls)[name], name))
 
     @property
     def context_dim(self) -> int | None:
@@ -208,16 +157,6 @@ class Bijection(nn.Module, metaclass=Recorded):
         return context.shape[: max(context.ndim - len(self.context_shape or ()), 0)]
 
 
-def declared_context(context_dim: int | None, shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    """The declared shape of an image layer's context: `context_dim=C` stands for (C,), the same at every pixel."""
-    if context_dim is not None and shape is not None:
-        raise ValueError(f"give context_dim or context_shape, not both; got {context_dim} and {shape}")
-    shape = (context_dim,) if context_dim is not None else shape
-    if shape is not None and len(shape) not in (1, 3):
-        raise ValueError(f"the context of an image layer has shape (C,) or (C, H, W), got {tuple(shape)}")
-    return None if shape is None else tuple(shape)
-
-
 def _same_shape(a, b) -> bool:
     return a is None or b is None or tuple(a) == tuple(b)
 
@@ -240,14 +179,6 @@ def check_bijection(part: Any, who: str) -> None:
         raise ValueError(f"{part!r} is an elementwise map, which has no parameters: {who} needs a container around it, "
                          f"such as Elementwise(dim, {part!r}) or Coupling(dim, {part!r})")
     raise ValueError(f"{who} expected a bijection, got {type(part).__name__}")
-
-
-def shared_context(parts: Iterable[nn.Module]) -> tuple[int, ...] | None:
-    """The context shape of what reads one context together; ValueError where the parts ask for different ones."""
-    shapes = sorted({shape for part in parts if (shape := getattr(part, "context_shape", None)) is not None})
-    if len(shapes) > 1:
-        raise ValueError(f"all parts share one context, but ask for shapes {', '.join(map(str, shapes))}")
-    return shapes[0] if shapes else None
 
 
 class Compose(Bijection):

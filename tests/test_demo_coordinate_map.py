@@ -1,4 +1,4 @@
-"""The coordinate map to play with of Lesson 14: its densities are those of flowlib's spline and mixture, and the knot
+"""The coordinate map to play with of Lesson 16: its densities are those of flowlib's spline and mixture, and the knot
 can be dragged."""
 import math
 

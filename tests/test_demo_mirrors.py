@@ -1,4 +1,4 @@
-"""The interactive figure of Lesson 8, in a browser, from disk: reflections and rotations held to matrices computed
+"""The interactive figure of Lesson 9, in a browser, from disk: reflections and rotations held to matrices computed
 here."""
 import math
 

@@ -1,4 +1,4 @@
-"""The layer to play with of Lesson 7: the range of determinants that it says is that of the Jacobians computed here."""
+"""The layer to play with of Lesson 8: the range of determinants that it says is that of the Jacobians computed here."""
 import pytest
 import torch
 from demos import said

@@ -1,4 +1,4 @@
-"""Lesson 13 in a live notebook: the form for temperature and noise."""
+"""Lesson 14 in a live notebook: the form for temperature and noise."""
 import json
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from flowlib import Glow
 
 def test_the_form_of_a_live_notebook(monkeypatch):
     widgets = pytest.importorskip("ipywidgets")
-    lesson = json.loads((Path(__file__).parents[1] / "lessons" / "13_glow.ipynb").read_text(encoding="utf-8"))
+    lesson = json.loads((Path(__file__).parents[1] / "lessons" / "14_glow.ipynb").read_text(encoding="utf-8"))
     (cell,) = [cell for cell in lesson["cells"] if "".join(cell["source"]).startswith("LIVE = False")]
     assert not cell["outputs"]  # the page shows nothing of it
     made, drawn = [], []

@@ -17,7 +17,8 @@ SECTIONS = ("Predict first", "The idea in one picture", "The mathematics", "From
             "The same with flowlib",
             "What goes wrong", "Summary", "Key terms", "Exercises", "Going further", "References")
 CARD = ("You will be able to", "Needs", "Reading time", "Run time")
-BOXES = ("Theorem", "Lemma", "Proposition", "Corollary", "Definition", "Mind the formula", "Note", "Pitfall")
+BOXES = ("Theorem", "Lemma", "Proposition", "Corollary", "Definition", "Mind the formula", "Common mistake", "Note",
+         "Pitfall")
 WORDS = (2000, 3500)
 CODE_LINES = 300
 FIGURES = (8, 14)

@@ -1,4 +1,4 @@
-"""Train the flows that Lesson 6 shows, and keep them as one small file: `python book/tools/planar_energies.py`.
+"""Train the flows that Lesson 7 shows, and keep them as one small file: `python book/tools/planar_energies.py`.
 
 Each flow is a run of `book/results/rows/reverse_kl.py` with seed 0: the seed of no special merit. Runs that lie in
 `runs/energies` already are not repeated. A chain of K planar maps in the plane is a table (K, 5), a row of u, w, b

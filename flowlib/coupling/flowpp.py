@@ -3,8 +3,9 @@ from __future__ import annotations
 
 import math
 
+from ..arguments import declared_context
 from ..bases import StandardNormal
-from ..core import Compose, Flow, declared_context
+from ..core import Compose, Flow
 from ..elementwise.mixture import LogisticMixtureCDF
 from ..images.conv1x1 import InvertibleConv1x1
 from ..images.dequantize import Dequantize

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from ..core import declared_context
+from ..arguments import declared_context
 from ..elementwise.base import ElementwiseMap
 from ..images.squeeze import checkerboard
 from ..nets.conv import NETS, at_pixels

@@ -4,8 +4,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from ..arguments import declared_context
 from ..bases import StandardNormal
-from ..core import Compose, Flow, declared_context
+from ..core import Compose, Flow
 from ..elementwise.affine import Affine
 from ..images.dequantize import Dequantize
 from ..images.multiscale import MultiScale, scale_shapes, unsqueezed_shapes

@@ -6,7 +6,8 @@ import math
 import torch
 from torch import Tensor
 
-from ..core import Flow, device_of
+from ..arguments import device_of
+from ..core import Flow
 from ..images.dequantize import bits_per_dim
 from . import importance
 

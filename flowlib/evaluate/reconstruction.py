@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..core import Compose, Flow, device_of
+from ..arguments import device_of
+from ..core import Compose, Flow
 
 __all__ = ["RoundTrip", "round_trip"]
 

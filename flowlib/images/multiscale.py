@@ -8,7 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ..core import Bijection, Compose, shared_context
+from ..arguments import shared_context
+from ..core import Bijection, Compose
 from ..elementwise.affine import Affine
 from ..elementwise.base import arrange, readable
 from ..nets.conv import ConvNet, at_pixels

@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..arguments import device_of
 from ..atomic import write_atomic
-from ..core import Flow, device_of
+from ..core import Flow
 from ..evaluate import latents
 from ..images.dequantize import bits_per_dim
 from ..images.multiscale import MultiScale

@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import saving
+from ..arguments import device_of
 from ..bases import Base
-from ..core import Bijection, device_of
+from ..core import Bijection
 from ..seeds import START, STEP, VALIDATION, seed_all
 from .batches import Batches, digest
 from .checkpoint import load_run, save_run, writing
