@@ -2,9 +2,13 @@
 from typing import TYPE_CHECKING
 
 from . import checks, data, numerics, vae
+from .autoregressive.bernoulli import BernoulliMADE, OrderAgnostic
 from .autoregressive.iaf import IAF, GatedAffine
 from .autoregressive.layer import MaskedAutoregressive
 from .autoregressive.maf import MAF
+from .autoregressive.naf import NAF
+from .autoregressive.sequential import TemporalAffine
+from .autoregressive.state_space import LinearStateSpace, SequentialVAE
 from .bases import Base, ConditionalNormal, GaussianMixture, StandardLogistic, StandardNormal, Uniform
 from .core import Bijection, Compose, Flow, Inverse, InversionError, load, save
 from .coupling.flowpp import FlowPlusPlus
@@ -18,6 +22,7 @@ from .describe import summary
 from .elementwise.affine import Additive, Affine
 from .elementwise.base import Elementwise, ElementwiseMap
 from .elementwise.mixture import LogisticMixtureCDF
+from .elementwise.sigmoidal import DeepSigmoid, DenseDeepSigmoid
 from .elementwise.spline import RationalQuadraticSpline
 from .evaluate import importance, latents
 from .finite.householder import Householder
@@ -45,15 +50,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "Bijection", "Compose", "ConditionalNormal",
-    "ConvexLinearIAF", "Coupling", "Dequantize", "DiagonalScale", "Elementwise", "ElementwiseMap", "Exp", "Flow",
-    "FlowPlusPlus", "GatedAffine", "GaussianMixture", "Glow", "Householder", "IAF", "ImageCoupling", "Inverse",
-    "InverseCDF", "InversionError", "InvertibleConv1x1", "Linear", "LinearIAF", "LogisticMixtureCDF", "Logit", "MADE",
-    "MAF", "MaskedAutoregressive", "MultiScale", "NICE", "NSF", "Permutation", "Pixels", "Planar", "Radial",
-    "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "Reversible", "Rotation", "Squeeze",
-    "StandardLogistic", "StandardNormal", "Sylvester", "Uniform", "VariationalDequantize", "bits_per_dim",
-    "check_saveable", "checkerboard", "checks", "data", "importance", "latents", "load", "numerics",
-    "parallelepiped_volume", "save", "scale_shapes", "summary", "targets", "vae", "volume_by_counting",
+    "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "BernoulliMADE", "Bijection", "Compose",
+    "ConditionalNormal", "ConvexLinearIAF", "Coupling", "DeepSigmoid", "DenseDeepSigmoid", "Dequantize",
+    "DiagonalScale", "Elementwise", "ElementwiseMap", "Exp", "Flow", "FlowPlusPlus", "GatedAffine",
+    "GaussianMixture", "Glow", "Householder", "IAF", "ImageCoupling", "Inverse", "InverseCDF", "InversionError",
+    "InvertibleConv1x1", "Linear", "LinearIAF", "LinearStateSpace", "LogisticMixtureCDF", "Logit", "MADE", "MAF",
+    "MaskedAutoregressive", "MultiScale", "NAF", "NICE", "NSF", "OrderAgnostic", "Permutation", "Pixels", "Planar",
+    "Radial", "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "Reversible", "Rotation",
+    "SequentialVAE", "Squeeze", "StandardLogistic", "StandardNormal", "Sylvester", "TemporalAffine", "Uniform",
+    "VariationalDequantize", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "importance",
+    "latents", "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "summary", "targets", "vae",
+    "volume_by_counting",
 ]
 
 

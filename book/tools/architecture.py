@@ -21,7 +21,8 @@ FLOORS = {
     "Maps of one number, networks": ("elementwise", "nets"),
     "Layers": ("finite", "coupling", "autoregressive", "images"),
     "Models": ("coupling.nice", "coupling.realnvp", "coupling.nsf", "coupling.glow", "coupling.flowpp",
-               "autoregressive.maf", "autoregressive.iaf", "images.pixels", "vae"),
+               "autoregressive.maf", "autoregressive.iaf",
+               "autoregressive.naf", "autoregressive.bernoulli", "autoregressive.state_space", "images.pixels", "vae"),
     "What a model is worth": ("data", "evaluate"),
     "Training, teaching": ("train", "teach", "exercises"),
 }

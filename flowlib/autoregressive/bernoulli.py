@@ -61,6 +61,10 @@ class BernoulliMADE(nn.Module, metaclass=Recorded):
         self.register_buffer("sees", degrees[0], persistent=False)  # a unit of the first layer: places up to this one
         self.register_buffer("knows", degrees[1], persistent=False)  # a unit of the last: the same through all layers
 
+    def _check_order(self, order: int | None) -> None:
+        if order is not None and not 0 <= order < len(self.rank):
+            raise ValueError(f"this BernoulliMADE has the orders 0 to {len(self.rank) - 1}, got {order}")
+
     def _hidden(self, before: Tensor) -> Tensor:
         """The last hidden layer from the sums of the first, (..., H)."""
         h = before.relu()
@@ -87,8 +91,7 @@ class BernoulliMADE(nn.Module, metaclass=Recorded):
         check_tensor(x, "BernoulliMADE", self.net.last.weight.dtype, "bits")
         if x.shape[-1:] != self.event_shape:
             raise ValueError(f"BernoulliMADE expected bits of shape (..., {self.event_shape[0]}), got {tuple(x.shape)}")
-        if order is not None and not 0 <= order < len(self.rank):
-            raise ValueError(f"this BernoulliMADE has the orders 0 to {len(self.rank) - 1}, got {order}")
+        self._check_order(order)
         bits = (x == 0) | (x == 1)
         target = torch.where(bits, x, 0.0)
         logs = [-F.binary_cross_entropy_with_logits(self.logits(target, k), target, reduction="none").sum(-1)
@@ -105,6 +108,7 @@ class BernoulliMADE(nn.Module, metaclass=Recorded):
         Raises:
             ValueError: No number of draws, or an order that there is not.
         """
+        self._check_order(order)
         net, rank = self.net, self.rank[int(torch.randint(len(self.rank), ())) if order is None else order]
         x = net.last.weight.new_zeros(number_of_draws(n), len(rank))
         before = net.layers[0].bias.expand(len(x), -1)

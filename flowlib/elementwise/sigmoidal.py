@@ -40,7 +40,7 @@ def logit_of_mean(log_w: Tensor, u: Tensor, log_rise: Tensor) -> tuple[Tensor, T
 
 
 class DenseDeepSigmoid(ElementwiseMap):
-    r"""The dense deep sigmoidal flow of NAF (Huang et al. 2018, arXiv:1804.00779, equation 10): L layers, to the latent,
+    r"""The dense deep sigmoidal flow (DDSF) of NAF (Huang et al. 2018, arXiv:1804.00779): L layers, to the latent
 
     $$h^{(l)} = \operatorname{logit}\!\big(W^{(l)}\, \sigma(a^{(l)} \odot U^{(l)} h^{(l-1)} + b^{(l)})\big), \qquad
     h^{(0)} = x,\ h^{(L)} = z$$

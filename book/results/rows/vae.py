@@ -26,6 +26,8 @@ FLOWS = {
     "householder": lambda: [fl.Householder(D, 8, context_dim=C)],
     "liaf": lambda: [fl.LinearIAF(D, context_dim=C)],
     "ccliaf": lambda: [fl.ConvexLinearIAF(D, 5, context_dim=C)],
+    "iaf": lambda: [*fl.IAF(D, layers=2, hidden=(128,), context_dim=C, gated=True).bijection],
+    "naf": lambda: [fl.Inverse(fl.NAF(D, layers=2, hidden=(128,), units=8, context_dim=C).bijection)],
 }
 
 
