@@ -14,11 +14,11 @@ ISA := ATEN_CPU_CAPABILITY=default MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41 
 
 # An environment is good when its last step wrote `installed`. It is made anew when that step is missing, when its
 # interpreter is gone, or when the folder was moved (scripts hold the full path); new requirements are added in place.
-ENVIRONMENTS := .venv .venv-book .venv-bench .venv-colab
+ENVIRONMENTS := .venv .venv-book .venv-bench .venv-interop .venv-colab
 $(foreach env,$(ENVIRONMENTS),$(shell [ "$$(cat $(env)/installed 2>/dev/null)" = "$(CURDIR)" ] \
   && $(env)/bin/python -c '' 2>/dev/null || rm -f $(env)/installed))
 
-.PHONY: help book open test portable lint mutants lessons results results-page bench colab repository release clean
+.PHONY: help book open test portable lint mutants lessons results results-page bench interop colab repository release clean
 help:  ## list the commands
 	@sed -n "s,^\([a-z-]*\):.*## \(.*\),make \1\t\2,p" Makefile | expand -t 20
 
@@ -58,6 +58,9 @@ results-page: .venv/installed  ## write the results page from book/results/*.jso
 bench: .venv-bench/installed  ## time flowlib against zuko, nflows and normflows
 	.venv-bench/bin/python tests/benchmarks/run.py
 
+interop: .venv-interop/installed  ## run the scripts of book/use_with.md, with sbi, Pyro, BlackJAX and ArviZ
+	.venv-interop/bin/python -m pytest -q -rs tests/test_use_with.py
+
 colab: .venv-colab/installed  ## package and lessons with the versions that Colab has, as another processor computes
 	env $(ISA) FIGURES=far .venv-colab/bin/python $(PYTEST) tests/test_laws.py tests/test_exercises_student.py flowlib lessons --nbval \
 	  -p no:cacheprovider
@@ -82,6 +85,7 @@ endef
 .venv/installed: requirements.txt
 .venv-book/installed: requirements-book.txt
 .venv-bench/installed: requirements-bench.txt
+.venv-interop/installed: requirements.txt requirements-interop.txt
 $(filter-out .venv-colab/%,$(ENVIRONMENTS:=/installed)): constraints.txt
 	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 or newer is needed (make PYTHON=/path/to/python)"; exit 1; }
 	[ -e $@ ] || $(PYTHON) -m venv --clear $(@D)

@@ -2,6 +2,7 @@
 from typing import TYPE_CHECKING
 
 from . import checks, data, numerics, vae
+from .adapters import FlowTransform, FromDistribution, FromTransform
 from .autoregressive.bernoulli import BernoulliMADE, OrderAgnostic
 from .autoregressive.iaf import IAF, GatedAffine
 from .autoregressive.layer import MaskedAutoregressive
@@ -19,6 +20,7 @@ from .coupling.nsf import NSF
 from .coupling.realnvp import RealNVP, RealNVPImage
 from .coupling.vector import Coupling
 from .describe import summary
+from .distribution import FlowDistribution
 from .elementwise.affine import Additive, Affine
 from .elementwise.base import Elementwise, ElementwiseMap
 from .elementwise.mixture import LogisticMixtureCDF
@@ -52,7 +54,8 @@ __version__ = "0.1.0"
 __all__ = [
     "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "BernoulliMADE", "Bijection", "Compose",
     "ConditionalNormal", "ConvexLinearIAF", "Coupling", "DeepSigmoid", "DenseDeepSigmoid", "Dequantize",
-    "DiagonalScale", "Elementwise", "ElementwiseMap", "Exp", "Flow", "FlowPlusPlus", "GatedAffine",
+    "DiagonalScale", "Elementwise", "ElementwiseMap", "Exp", "Flow", "FlowDistribution", "FlowPlusPlus",
+    "FlowTransform", "FromDistribution", "FromTransform", "GatedAffine",
     "GaussianMixture", "Glow", "Householder", "IAF", "ImageCoupling", "Inverse", "InverseCDF", "InversionError",
     "InvertibleConv1x1", "Linear", "LinearIAF", "LinearStateSpace", "LogisticMixtureCDF", "Logit", "MADE", "MAF",
     "MaskedAutoregressive", "MultiScale", "NAF", "NICE", "NSF", "OrderAgnostic", "Permutation", "Pixels", "Planar",

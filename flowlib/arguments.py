@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
+from torch.distributions.utils import lazy_property
 
 __all__ = ["batch_shape", "check_tensor", "checked_call", "constants", "declared_context", "device_of",
            "distribution_arguments", "float_dtype", "holds", "number_of_draws", "shared_context"]
@@ -58,8 +59,10 @@ def distribution_arguments(distribution: Distribution) -> dict[str, Tensor]:
         >>> distribution_arguments(torch.distributions.Exponential(torch.tensor(2.0)))
         {'rate': tensor(2.)}
     """
-    names = inspect.signature(type(distribution).__init__).parameters
-    return {name: getattr(distribution, name) for name in names if name in distribution.arg_constraints}
+    cls = type(distribution)
+    names = [name for name in inspect.signature(cls.__init__).parameters if name in distribution.arg_constraints]
+    return {name: getattr(distribution, name) for name in names
+            if not isinstance(inspect.getattr_static(cls, name, None), lazy_property) or name in vars(distribution)}
 
 
 def holds(condition: Tensor) -> bool:

@@ -57,6 +57,19 @@ class Base(nn.Module, metaclass=Recorded):
         """Draws of shape (*batch, *event_shape) that gradients pass through; as `sample` otherwise."""
         raise TypeError(f"{type(self).__name__} has no reparameterised samples")
 
+    @property
+    def has_rsample(self) -> bool:
+        """Whether there are reparameterised draws."""
+        return type(self).rsample is not Base.rsample
+
+    def cdf(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """$P(Z_i \\le z_i)$ of each coordinate by itself, of z's shape. It makes the `cdf` of a flow of one number."""
+        raise NotImplementedError(f"{type(self).__name__} has no formula for its distribution function")
+
+    def icdf(self, p: Tensor, context: Tensor | None = None) -> Tensor:
+        """The quantile of each coordinate by itself, of p's shape."""
+        raise NotImplementedError(f"{type(self).__name__} has no formula for its quantiles")
+
     def sample(self, batch: Batch, temperature: float = 1.0, context: Tensor | None = None,
                generator: Generator | None = None) -> Tensor:
         """Draws of shape (*batch, *event_shape) without gradient.
@@ -129,6 +142,12 @@ class StandardNormal(_Standard):
         """Log-density in nats, of shape `z.shape[:-len(event_shape)]`."""
         return -0.5 * self._sum(z * z) - 0.5 * LOG_2PI * math.prod(self.event_shape)
 
+    def cdf(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return torch.special.ndtr(z)
+
+    def icdf(self, p: Tensor, context: Tensor | None = None) -> Tensor:
+        return torch.special.ndtri(p)
+
 
 class StandardLogistic(_Standard):
     r"""$\log p(z) = \sum_i -|z_i| - 2 \ln(1 + e^{-|z_i|})$, the base of NICE; variance $\pi^2/3$.
@@ -147,6 +166,12 @@ class StandardLogistic(_Standard):
     def log_prob(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """Log-density in nats, of shape `z.shape[:-len(event_shape)]`."""
         return self._sum(-z.abs() - 2 * F.softplus(-z.abs()))
+
+    def cdf(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return torch.sigmoid(z)
+
+    def icdf(self, p: Tensor, context: Tensor | None = None) -> Tensor:
+        return torch.logit(p)
 
 
 class Uniform(Base):
@@ -187,6 +212,12 @@ class Uniform(Base):
         slack = 4 * torch.finfo(z.dtype).eps * torch.maximum(low.abs(), high.abs())
         inside = (z >= low - slack) & (z <= high + slack)
         return self._sum(torch.where(inside, -(high - low).log(), -torch.inf))
+
+    def cdf(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        return ((z - self.low) / (self.high - self.low)).clamp(0, 1)
+
+    def icdf(self, p: Tensor, context: Tensor | None = None) -> Tensor:
+        return self.low + (self.high - self.low) * p
 
 
 class GaussianMixture(Base):
@@ -264,6 +295,10 @@ class GaussianMixture(Base):
         log_normal = -0.5 * (u * u + LOG_2PI) - self.log_scales
         return torch.logsumexp(log_normal.sum(-1) + self.logits.log_softmax(0), -1)
 
+    def cdf(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        u = (z[..., None, :] - self.means) / self.scales  # (..., K, D)
+        return (self.weights[:, None] * torch.special.ndtr(u)).sum(-2)
+
 
 class ConditionalNormal(Base):
     r"""$p(z|c) = \prod_i N(z_i; \mu_i(c), \sigma_i(c)^2)$, whose mean and log-scale (within $\pm 5$) are linear in the
@@ -324,3 +359,11 @@ class ConditionalNormal(Base):
         mean, log_scale = self._moments(context)
         u = (z - mean) * (-log_scale).exp()
         return (-0.5 * (u * u + LOG_2PI) - log_scale).sum(-1)
+
+    def cdf(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        mean, log_scale = self._moments(context)
+        return torch.special.ndtr((z - mean) * (-log_scale).exp())
+
+    def icdf(self, p: Tensor, context: Tensor | None = None) -> Tensor:
+        mean, log_scale = self._moments(context)
+        return mean + log_scale.exp() * torch.special.ndtri(p)

@@ -18,6 +18,7 @@ from torch.distributions import constraints
 
 from .arguments import check_tensor, checked_call, float_dtype, number_of_draws, shared_context
 from .describe import call_text, recorded
+from .distribution import FlowDistribution
 from .saving import Recorded, load, save
 
 if TYPE_CHECKING:
@@ -387,7 +388,11 @@ class Flow(nn.Module, metaclass=Recorded):
         if context is None:
             raise ValueError(f"this flow was built with context_shape={self.context_shape} and needs a context")
         check_tensor(context, "this flow", what="a context")
-        return (n, *context.shape[: max(context.ndim - len(self.context_shape), 0)])
+        batch = context.shape[: max(context.ndim - len(self.context_shape), 0)]
+        if context.shape[len(batch):] != self.context_shape:
+            raise ValueError(f"this flow expected a context of shape (..., {', '.join(map(str, self.context_shape))}), "
+                             f"got {tuple(context.shape)}")
+        return (n, *batch)
 
     def _for_base(self, context, generator=None) -> dict[str, Any]:
         """Further arguments of the base's methods: only a base that reads a context is given one."""
@@ -423,6 +428,19 @@ class Flow(nn.Module, metaclass=Recorded):
         z = self.base.rsample(self._latent_batch(n, context), **self._for_base(context, generator))
         x, log_det = self.bijection(z, context)
         return x, self.base.log_prob(z, **self._for_base(context)) - log_det
+
+    def distribution(self, context: Tensor | None = None, validate_args: bool | None = None) -> FlowDistribution:
+        """The same law as a `torch.distributions.Distribution`: its batch shape are the context's leading axes.
+
+        Raises:
+            ValueError: A missing context, one that no part uses, or one that does not fit.
+
+        Example:
+            >>> from flowlib import Exp, Flow, StandardNormal
+            >>> Flow(StandardNormal(1), Exp()).distribution().cdf(torch.ones(1))  # the median of a log-normal law
+            tensor(0.5000)
+        """
+        return FlowDistribution(self, context, validate_args)
 
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The latent of x."""

@@ -65,5 +65,6 @@ def recipes() -> dict[str, Recipe]:
         >>> recipes()["glow"].small.size["hidden"]
         64
     """
-    modules = [module for name, module in sorted(sys.modules.items()) if name.startswith(f"{__package__}.")]
-    return {recipe.name: recipe for module in modules for recipe in getattr(module, "RECIPES", ())}
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith(f"{__package__}.")]
+    found = {recipe.name: recipe for module in modules for recipe in getattr(module, "RECIPES", ())}
+    return dict(sorted(found.items()))

@@ -122,7 +122,8 @@ def test_all_ways_to_sample_agree_in_value_and_gradient(options):
         x, log_det = f(z, context)
         with torch.no_grad():  # where sweeps may stop early
             again = f(z, context)
-        gradients = torch.autograd.grad((weight * x).sum() + log_det.sum(), [z, *(p for p in f.parameters() if p.numel())])
+        parameters = [p for p in f.parameters() if p.numel()]
+        gradients = torch.autograd.grad((weight * x).sum() + log_det.sum(), [z, *parameters])
         found[f.sampling] = [x, log_det, *again, *gradients]
     for way in ("units", "sweeps"):
         for value, expected in zip(found[way], found["passes"], strict=True):
@@ -232,7 +233,7 @@ def test_a_maf_learns_an_autoregression():
         assert (data.log_prob(x) - flow.log_prob(x)).mean() < 0.01
         params = flow.bijection[0].net(x)
     scales, shifts = (2 * torch.tanh(params[..., 0] / 2)).exp(), params[..., 1]
-    assert (scales[:, 1:] - 1).abs().mean() < 0.05 and (scales[:, 0] - 0.19**-0.5).abs().mean() < 0.1
+    assert (scales[:, 1:] - 1).abs().mean() < 0.05 and (scales[:, 0] - 0.19**-0.5).abs().mean() < 0.2
     assert (shifts[:, 1:] - 0.9 * x[:, :-1]).abs().mean() < 0.1
 
 

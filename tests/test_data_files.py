@@ -18,7 +18,7 @@ import pytest
 from data_host import FAULTS, IMAGES, World, archive, dies_half_way, idx, put
 
 from flowlib import data
-from flowlib.data import files, full
+from flowlib.data import files, full, tables
 
 
 @pytest.fixture
@@ -107,6 +107,29 @@ def test_no_server_and_no_file(world):
     assert f"put {IMAGES} or {IMAGES}.gz into $FLOWLIB_DATA/mnist/" in message and "go online" in message
     assert str(world.cache / "mnist") in message and world.server.url in message
     assert world.cached() == []
+
+
+def test_what_may_not_be_distributed_has_two_ways_in(world, monkeypatch):
+    name = "bsds300-small"
+    patches = {split: np.full((n, 64), 7, np.uint8) for split, n in (("train", 3), ("val", 2), ("test", 2))}
+    buffer = io.BytesIO()
+    np.savez(buffer, **patches)
+    content = buffer.getvalue()
+    (file,) = tables.TABLES[name].source.files
+    facts = files.Source({file: files.File(len(content), sha256(content).hexdigest())}, ())
+    monkeypatch.setitem(tables.TABLES, name, tables.Table(facts))
+    with pytest.raises(data.DataError) as caught:
+        data.load(name)
+    message = str(caught.value)
+    assert f"put {file} or {file}.gz into $FLOWLIB_DATA/{name}/" in message and "FLOWLIB_MIRROR" in message
+    assert "no public mirror is known" in message and "go online" not in message
+    put(world.own / name, {file: content})
+    monkeypatch.setenv("FLOWLIB_DATA", str(world.own))
+    assert data.load(name).x.shape == (3, 63) and data.load(name, "val").x.abs().max() < 1 / 256  # noise alone
+    monkeypatch.delenv("FLOWLIB_DATA")
+    monkeypatch.setenv("FLOWLIB_MIRROR", world.server.url + "/class/")
+    world.server.routes[f"/class/{name}/{file}"] = content
+    assert data.load(name, "test").x.shape == (2, 63)
 
 
 def test_decompression_is_bounded(world):

@@ -1,6 +1,9 @@
 """torch.func, forward mode and torch.compile over the vector layers: what holds row by row holds under a transform."""
+import inspect
+
 import pytest
 import torch
+from registry import randomise
 from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vmap
 
 import flowlib as fl
@@ -82,3 +85,39 @@ def test_third_derivatives_through_a_root(name):
     step = torch.randn_like(value)
     difference = (trace(value + 1e-5 * step) - trace(value - 1e-5 * step)) / 2e-5
     assert (grad(trace)(value) * step).sum().item() == pytest.approx(difference.item(), rel=1e-5)
+
+
+MODELS = {name: cls for name, cls in vars(fl).items() if isinstance(cls, type) and issubclass(cls, fl.Flow)
+          and cls not in (fl.Flow, fl.Pixels)}
+SEARCHES = {"FlowPlusPlus", "NAF"}  # for a root, in sampling: a search looks at its bracket and stays out of the graph
+SMALL = {"layers": 1, "scales": 1, "steps": 1, "components": 2}
+
+
+def small(cls):
+    names = inspect.signature(cls.__init__).parameters
+    images = "shape" in names
+    options = SMALL | {"hidden": 4 if images else (4,)}
+    return cls((1, 4, 4) if images else 3, **{key: value for key, value in options.items() if key in names})
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_model_is_one_graph(name):
+    """Density, gradients of a training step, and sampling, each in one graph without a break."""
+    torch._dynamo.reset()
+    flow = small(MODELS[name])
+    randomise(flow)
+    x = flow.sample(4)
+    flow.initialize(x)
+    params = list(flow.parameters())
+    compiled = torch.compile(lambda x: (flow(x), None if name in SEARCHES else flow.sample(4)), backend="eager",
+                             fullgraph=True)
+    losses = []
+    for call in (lambda: compiled(x)[0], lambda: flow(x)):
+        torch.manual_seed(0)  # of dequantization
+        losses.append(call())
+    assert torch.allclose(*losses, rtol=1e-4, atol=1e-4)
+    grads = [torch.autograd.grad(loss.sum(), params, allow_unused=True) for loss in losses]
+    for a, b in zip(*grads):
+        assert (a is None and b is None) or torch.allclose(a, b, rtol=1e-3, atol=1e-3)
+    if name not in SEARCHES:
+        assert compiled(x)[1].shape == x.shape

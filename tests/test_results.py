@@ -2,6 +2,7 @@
 all."""
 import json
 import math
+import runpy
 from pathlib import Path
 
 import pytest
@@ -126,9 +127,50 @@ def test_couplings_fit_eight_gaussians_the_better_the_more_their_map_bends():
     assert max(read("gaussians-mixture")["values"]) <= 0.05
 
 
+def test_a_masked_autoregressive_layer_learns_an_autoregression():
+    result = read("autoregression")
+    assert max(result["values"]) - result["paper"]["value"] <= 0.01
+
+
+def test_each_step_from_a_gaussian_to_a_flow_that_bends_is_worth_more_than_its_error():
+    for model, before in (("made", "gaussian"), ("maf", "made"), ("naf", "maf")):
+        row = read(f"table-wine-{model}")
+        (gain,), (error,) = row["printed"][f"gain over {before}"], row["printed"]["its standard error"]
+        assert gain == pytest.approx(row["value"] - read(f"table-wine-{before}")["value"], abs=1e-9)
+        assert gain > error > 0
+    assert read("table-bsds300-small-gaussian")["value"] == pytest.approx(96.5, abs=0.1)
+
+
+def test_tumours_are_told_by_their_density_and_collisions_are_not():
+    for method in results.METHODS:
+        assert min(read(f"anomaly-cancer-{method}")["values"]) > 0.9
+        assert all(abs(value - 0.5) < 0.05 for value in read(f"anomaly-higgs-small-{method}")["values"])
+    flow, forest = (read(f"anomaly-cancer-{method}")["value"] for method in ("flow", "forest"))
+    assert flow > forest
+
+
 def test_a_small_row_comes_out_the_same():
     before, again = read("exact-logit"), results.measure("exact-logit")
     assert abs(again["value"] - before["value"]) <= max(before["spread"], before["tolerance"])
+
+
+def test_a_run_on_a_table_goes_on_and_is_compared_with_a_simpler_model(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)  # not for the other tests
+    script = str(ROOT / "book" / "results" / "rows" / "tables.py")
+
+    def printed(*arguments):
+        monkeypatch.setattr("sys.argv", [script, "wine", *arguments, "--steps", "2"])
+        runpy.run_path(script, run_name="__main__")
+        return capsys.readouterr().out.splitlines()
+
+    (error, gaussian), made = printed("gaussian"), printed("made")
+    assert error.startswith("standard error ") and float(gaussian) == pytest.approx(-12.558, abs=1e-3)
+    assert made[0].startswith("gain over gaussian ")
+    assert float(made[0].split()[-1]) == pytest.approx(float(made[-1]) - float(gaussian), abs=1e-6)
+    assert printed("made") == made  # nothing is trained again
+    head, _, *rows = printed()
+    assert head.count("|") == 6 and len(rows) == 7 and any(f"{float(made[-1]):.3f}" in row for row in rows)
 
 
 def test_the_speed_table_is_complete():

@@ -110,9 +110,9 @@ def test_sequences_of_any_length():
     torch.testing.assert_close(flow.inverse(x)[0][:, :4], shorter)  # what comes later changes nothing
     with pytest.raises(ValueError, match=r"\(..., T, 2\), got \(4, 7, 3\)"):
         flow.inverse(torch.zeros(4, 7, 3, dtype=D))
-    for wrong in (dict(dim=0), dict(dim=1, lags=0)):
+    for dim, lags in ((0, 1), (1, 0)):
         with pytest.raises(ValueError, match="dim >= 1 and lags >= 1"):
-            fl.TemporalAffine(**wrong)
+            fl.TemporalAffine(dim, lags=lags)
 
 
 def test_the_density_of_two_steps_integrates_to_one():
@@ -126,28 +126,41 @@ def test_the_density_of_two_steps_integrates_to_one():
     assert abs(fl.checks.total_probability(flow, x.amin(0) - 2, x.amax(0) + 2, 801) - 1) < 1e-3
 
 
-def test_the_bound_of_a_sequential_model_lies_below_the_likelihood():
-    """Emission and prior set to those of a linear model, whose likelihood is known; then a flow that only scales: the
-    bound changes by its log-det alone."""
+def test_the_bound_of_a_sequential_model_against_its_formula():
+    """Prior N(0, 1), x = z + noise of variance 0.5, q = N(0.3, 0.64) whatever x. Then a flow that only scales: the
+    bound changes by its log-det."""
     model = ar1_with_noise(phi=0.0)
     torch.manual_seed(0)
     vae = SequentialVAE(1, latent=1, hidden=4).double()
+    raw = lambda deviation: 5 * math.atanh(math.log(deviation) / 5)  # noqa: E731
     with torch.no_grad():
-        for net, scale, weight in ((vae.prior, 1.0, 0.0), (vae.emission, model.observation.sqrt().item(), 1.0)):
-            first, last = net.layers[0], net.layers[-1]
-            first.weight.zero_(), first.bias.zero_(), last.weight.zero_(), last.bias.zero_()
-            first.weight[:2, 0] = torch.tensor([1.0, -1.0])  # relu(z) - relu(-z) = z
-            last.weight[0, :2] = weight * torch.tensor([1.0, -1.0])
-            last.bias[1] = 5 * math.atanh(math.log(scale) / 5)
-    x = model.sample(200, 10)
-    bound = torch.stack([vae.elbo(x) for _ in range(20)]).mean(0)
-    assert (bound.mean() < model.log_prob(x).mean()) and (vae(x).shape == (200,))
-    vae.flow = fl.AffineMap(torch.tensor(2.0, dtype=D), torch.tensor(0.0, dtype=D), ndim=2)
+        for net, mean, deviation in ((vae.prior, 0.0, 1.0), (vae.posterior, 0.3, 0.8), (vae.emission, 0.0, 0.5**0.5)):
+            for p in net.parameters():
+                p.zero_()
+            net.layers[-1].bias.copy_(torch.tensor([mean, raw(deviation)]))
+        vae.emission.layers[0].weight[:2, 0] = vae.emission.layers[-1].weight[0, :2] = torch.tensor([1.0, -1.0])
+        x = model.sample(200, 10)
+        bounds = torch.stack([vae.elbo(x) for _ in range(50)]).mean(0)
+    kl = 0.5 * (0.3**2 + 0.64 - 1) - math.log(0.8)
+    expected = (-0.5 * math.log(math.pi) - (x - 0.3).square() - 0.64 - kl).sum((1, 2))
+    gap = bounds - expected
+    assert gap.mean().abs() < 5 * gap.std() / 200**0.5 and bool((expected < model.log_prob(x)).all())
+    vae.flow = fl.AffineMap(2.0, 0.0, ndim=2)
     torch.manual_seed(1)
     scaled = vae.elbo(2 * x)
     vae.flow = None
     torch.manual_seed(1)
     torch.testing.assert_close(scaled, vae.elbo(x) - 10 * math.log(2))
+
+
+def test_what_does_not_fit_is_refused():
+    one = torch.eye(1)
+    with pytest.raises(ValueError, match=r"expected a matrix of shape \(1, 1\), got \(2, 2\)"):
+        LinearStateSpace(0.5 * one, torch.eye(2), one, one)
+    for call in (LinearStateSpace(0.5 * one, one, one, one).log_prob, SequentialVAE(1).elbo):
+        for x in (torch.zeros(3, 4, 2), torch.zeros(3, 0, 1)):
+            with pytest.raises(ValueError, match=r"expected sequences of at least one frame"):
+                call(x)
 
 
 def test_every_part_of_a_sequential_model_learns():

@@ -18,7 +18,7 @@ from setup_cell import PLACEHOLDER, address
 OPTIONS = {"returns_named_value": False, "returns_multiple_items": False, "warn_unknown_params": False,
            "warn_missing_types": False}
 PRIVATE = {"__version__"}
-ON_THEIR_OWN = {"train", "viz"}  # public modules that `import flowlib` leaves out: they need more than torch
+ON_THEIR_OWN = {"sbi", "sklearn", "train", "viz"}  # public modules that `import flowlib` leaves out: they need more
 ARXIV = re.compile(r"\barXiv:(\d{4}\.\d{5}|\d{4}\.\d{4})\b")
 
 

@@ -16,15 +16,15 @@ from setup_cell import address
 
 # The floors from the ground up: what a folder or a module stands on is further up in this list.
 FLOORS = {
-    "The ground": ("atomic", "seeds", "arguments", "describe", "likeness", "saving"),
-    "The contract": ("core", "numerics", "bases", "reversible", "checks", "maps", "recipes", "command"),
+    "The ground": ("atomic", "seeds", "arguments", "describe", "likeness", "saving", "distribution"),
+    "The contract": ("core", "numerics", "bases", "reversible", "checks", "maps", "adapters", "recipes", "command"),
     "Maps of one number, networks": ("elementwise", "nets"),
     "Layers": ("finite", "coupling", "autoregressive", "images"),
     "Models": ("coupling.nice", "coupling.realnvp", "coupling.nsf", "coupling.glow", "coupling.flowpp",
                "autoregressive.maf", "autoregressive.iaf",
                "autoregressive.naf", "autoregressive.bernoulli", "autoregressive.state_space", "images.pixels", "vae"),
     "What a model is worth": ("data", "evaluate"),
-    "Training, teaching": ("train", "teach", "exercises"),
+    "Training, teaching": ("train", "sklearn", "teach", "exercises", "sbi", "__main__"),
 }
 MODELS = "Models"
 WIDTH, ROW, BOX, GAP = 760, 104, 30, 12  # of the drawing, in its own units

@@ -25,8 +25,8 @@ class BernoulliMADE(nn.Module, metaclass=Recorded):
     last layer are masked, and of no other. Trained on all of them in turn (`OrderAgnostic`, section 4.2), it is as many
     models in one, and their mean $\frac1K \sum_k P_k(x)$ is better than each (section 4.3).
 
-    Cost: one pass of the network for each order; a sample takes D steps in one of them, each as much as the layers
-    between the first and the last, and one row of these.
+    Cost: one pass of the network for each order; a sample takes D steps in one of them, which with a single hidden
+    layer do the work of one pass together.
 
     Args:
         dim: D.
@@ -56,8 +56,8 @@ class BernoulliMADE(nn.Module, metaclass=Recorded):
         self.net = MADE(dim, 1, hidden=hidden)
         self.direct = nn.Parameter(torch.zeros(dim, dim)) if direct else None
         rank = [places(dim, "random" if k else "natural") for k in range(orders)]
-        self.register_buffer("rank", torch.stack(rank).to(torch.int16))  # place of each bit, (K, D)
-        degrees = [torch.tensor(self.net.degrees(width), dtype=torch.int16) for width in (hidden[0], hidden[-1])]
+        self.register_buffer("rank", torch.stack(rank))  # place of each bit, (K, D)
+        degrees = [torch.tensor(self.net.degrees(width)) for width in (hidden[0], hidden[-1])]
         self.register_buffer("sees", degrees[0], persistent=False)  # a unit of the first layer: places up to this one
         self.register_buffer("knows", degrees[1], persistent=False)  # a unit of the last: the same through all layers
 

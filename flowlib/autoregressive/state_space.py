@@ -3,6 +3,7 @@ networks, whose likelihood has a bound."""
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -30,7 +31,8 @@ class LinearStateSpace:
         start: P, (K, K), positive definite. None: the stationary covariance, which solves $P = A P A^\top + Q$.
 
     Raises:
-        ValueError: Without a start, a transition that has no stationary covariance.
+        ValueError: Matrices that do not fit each other; without a start, a transition that has no stationary
+            covariance.
 
     Example:
         >>> one = torch.eye(1); model = LinearStateSpace(0.9 * one, one, one, one)
@@ -40,13 +42,19 @@ class LinearStateSpace:
 
     def __init__(self, transition: Tensor, noise: Tensor, emission: Tensor, observation: Tensor,
                  start: Tensor | None = None):
+        k, d = len(transition), len(emission)
+        for matrix, shape in ((transition, (k, k)), (noise, (k, k)), (emission, (d, k)), (observation, (d, d)),
+                              *([(start, (k, k))] if start is not None else [])):
+            if matrix.shape != shape:
+                raise ValueError(f"for {k} states and frames of {d} numbers expected a matrix of shape {shape}, "
+                                 f"got {tuple(matrix.shape)}")
         self.transition, self.noise, self.emission, self.observation = transition, noise, emission, observation
         if start is None:
             if not torch.linalg.eigvals(transition).abs().max() < 1:
                 raise ValueError("this transition has no stationary covariance: give a start")
-            k = len(transition)  # vec(A P A') = (A x A) vec(P)
-            moved = torch.kron(transition, transition)
-            start = torch.linalg.solve(torch.eye(k * k, dtype=moved.dtype) - moved, noise.flatten()).reshape(k, k)
+            moved = torch.kron(transition, transition)  # vec(A P A') = (A x A) vec(P)
+            start = cast(Tensor, torch.linalg.solve(torch.eye(k * k, dtype=moved.dtype) - moved,
+                                                    noise.flatten()).reshape(k, k))
         self.start = start
 
     def whiten(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,6 +66,7 @@ class LinearStateSpace:
         Returns:
             $\epsilon$ (..., T, D), under the model independent standard normals, and $\log|\det d\epsilon/dx|$ (...).
         """
+        check_sequences(x, len(self.observation))
         a, c, mean, covariance = self.transition, self.emission, x.new_zeros(*x.shape[:-2], len(self.start)), self.start
         found, log_det = [], x.new_zeros(x.shape[:-2])
         for frame in x.unbind(-2):
@@ -127,10 +136,11 @@ class SequentialVAE(nn.Module):
         self.posterior = MLP(latent + hidden, 2 * latent, (hidden,))
         self.emission = MLP(latent, 2 * dim, (hidden,))
         for net in (self.prior, self.posterior, self.emission):  # were the last layers zero, no gradient would pass
-            nn.init.normal_(net.layers[-1].weight, std=0.1)
+            nn.init.normal_(cast(nn.Linear, net.layers[-1]).weight, std=0.1)
 
     def elbo(self, x: Tensor) -> Tensor:
         """The evidence lower bound of sequences (B, T, D), from one draw of the states: (B,) nats."""
+        check_sequences(x, self.reader.input_size)
         y, bound = (x, x.new_zeros(len(x))) if self.flow is None else self.flow.inverse(x)
         read, _ = self.reader(y)
         state, states = x.new_zeros(len(x), self.latent), []
@@ -145,6 +155,12 @@ class SequentialVAE(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The loss -ELBO of each sequence, (B,) nats: an objective for `train.fit`."""
         return -self.elbo(x)
+
+
+def check_sequences(x: Tensor, dim: int) -> None:
+    """ValueError for what is no sequence of frames of `dim` numbers."""
+    if x.ndim < 2 or x.shape[-1] != dim or x.shape[-2] < 1:
+        raise ValueError(f"expected sequences of at least one frame, (..., T, {dim}), got {tuple(x.shape)}")
 
 
 def gaussian(raw: Tensor) -> torch.distributions.Normal:

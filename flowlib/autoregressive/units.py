@@ -11,7 +11,7 @@ from ..nets.made import MADE
 
 __all__ = ["by_units"]
 
-BLOCK = 16  # steps after which what they found is added to all later units by one large product
+BLOCK = 8  # steps after which what they found is added to all later units by one large product
 
 
 def by_units(net: MADE, elementwise: ElementwiseMap, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:

@@ -68,6 +68,15 @@ def fetch(name: str, source: Source, wanted: Sequence[str]) -> list[bytes]:
     return [found[file] for file in wanted]
 
 
+def at_hand(name: str, source: Source) -> bool:
+    """Whether files of these names lie in `$FLOWLIB_DATA` or in the cache, whatever is in them."""
+    folders = [Path(own).expanduser() / name] if (own := os.environ.get("FLOWLIB_DATA")) else []
+    with suppress(ImportError):
+        folders.append(cache() / name)
+    return all(any((folder / place).is_file() for folder in folders for place in _places(source, file))
+               for file in source.files)
+
+
 def cache() -> Path:
     """The folder for downloads: what the operating system reserves for caches, `~/.cache/flowlib` on Linux."""
     return Path(_pooch().os_cache("flowlib"))
@@ -181,11 +190,13 @@ def _download(folder: Path, name: str, source: Source, file: str) -> dict[str, b
             for key, content in contents.items():
                 write_atomic(folder / key, content)
             return contents
-    tried = "\n".join(f"  {url}: {problem}" for url, problem in problems.items())
+    tried = "".join(f"  {url}: {problem}\n" for url, problem in problems.items())
+    else_ = "go online and call again" if tried else "set FLOWLIB_MIRROR to the address of a server that has it"
     raise DataError(
-        f"{name}: no sound copy of {file} in $FLOWLIB_DATA/{name} or {folder}, and no mirror gave one:\n{tried}\n"
+        f"{name}: no sound copy of {file} in $FLOWLIB_DATA/{name} or {folder}, and "
+        + (f"no mirror gave one:\n{tried}" if tried else "no public mirror is known.\n") +
         f"Two ways out: put {' or '.join(_places(source, file))} into $FLOWLIB_DATA/{name}/ (set the variable to any "
-        f"folder), or go online and call again."
+        f"folder), or {else_}."
     )
 
 

@@ -1,7 +1,8 @@
-"""Cuts the small samples from the full sets: `python -m flowlib.data.make_small [FOLDER]`.
+"""Makes the small sets of the package: `python -m flowlib.data.make_small [FOLDER]`.
 
-Each split of a small set holds the first n images of each class of the same split of the full set, in file order. Every
-run gives the same bytes (with one and the same zlib): no time, no user and no random choice enters them.
+Each split of a small set of images holds the first n of each class of the same split of the full set, in file order. A
+table is stored column by column, as integers where it was published with few decimal places. Every run gives the same
+bytes (with one and the same zlib): no time, no user and no random choice enters them.
 """
 
 import io
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from . import full, small
+from . import full, small, tables
+from .files import File, Source, fetch
 
 SMALL = {  # images per class (of 10), where the images come from, under what terms, whom to cite
     "mnist-small": {
@@ -35,6 +37,62 @@ SMALL = {  # images per class (of 10), where the images come from, under what te
         "cite": "Krizhevsky (2009), Learning multiple layers of features from tiny images",
     },
 }
+
+RAW = {  # what the tables are made from, found in $FLOWLIB_DATA/<name>/
+    "power-small": Source({"household_power_subset.npz": File(
+        866_644, "68a464c32a52c1c39430c60dd3fe43a08428e192ff79ffe8539aebf3b12a2153")}, ()),
+    "higgs-small": Source({"higgs_subset.npz": File(
+        467_753, "a8f906b5430d41c97f920baecb2364153839b78af933517fe8928ad9b88f070f")}, ()),
+    "wine": Source({"wine.csv": File(
+        168_310, "573b29b56f82ee37960b87e0125cdc4da684611eb98536f8228ba12ed16fddf4")}, (tables.UCI.format("wine"),)),
+}
+TABLES = {  # where a table comes from, under what terms, whom to cite
+    "power-small": {
+        "source": "Individual household electric power consumption, UCI, https://archive.ics.uci.edu/dataset/235: "
+                  "88,273 minutes of the winter 2006/07",
+        "licence": "CC BY 4.0; Georges Hebrail and Alice Berard",
+        "cite": "Hebrail, Berard (2006), Individual household electric power consumption",
+    },
+    "higgs-small": {
+        "source": "HIGGS, UCI, https://archive.ics.uci.edu/dataset/280: 7,500 rows, by way of the examples of LightGBM",
+        "licence": "CC BY 4.0; Daniel Whiteson",
+        "cite": "Baldi, Sadowski, Whiteson (2014), Searching for exotic particles in high-energy physics with deep "
+                "learning, arXiv:1402.4735",
+    },
+    "wine": {
+        "source": "Wine Quality, red wines, UCI, https://archive.ics.uci.edu/dataset/186, by way of "
+                  "treforevans/uci_datasets, which subtracts the mean of each column",
+        "licence": "CC BY 4.0; Paulo Cortez, A. Cerdeira, F. Almeida, T. Matos, J. Reis",
+        "cite": "Cortez, Cerdeira, Almeida, Matos, Reis (2009), Modeling wine preferences by data mining from "
+                "physicochemical properties",
+    },
+}
+
+
+def table(name: str) -> dict[str, np.ndarray]:
+    """The arrays of one table: `columns` as integers (columns, N), what they are to be divided by, and labels."""
+    content, = fetch(name, RAW[name], list(RAW[name].files))
+    if name == "wine":
+        rows = np.loadtxt(io.BytesIO(content), delimiter=",")
+        return {"columns": np.ascontiguousarray(rows.T), "per_unit": np.array(1)}
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        if name == "higgs-small":
+            rows = np.concatenate([arrays["train"], arrays["test"]])
+            return {"columns": integers(rows[:, 1:], 1000).astype(np.int16), "per_unit": np.array(1000),
+                    "labels": rows[:, 0].astype(np.uint8)}
+        per_unit = np.array([1000, 1000, 100, 10, 1, 1, 1, 1])
+        rows = np.column_stack([arrays["values"], arrays["minute_of_day"]])
+        gaps = np.diff(arrays["minute_ordinal"], prepend=arrays["minute_ordinal"][0])
+        return {"columns": integers(rows, per_unit).astype(np.uint16), "per_unit": per_unit,
+                "minutes_since_last": gaps.astype(np.uint16)}
+
+
+def integers(rows: np.ndarray, per_unit: int | np.ndarray) -> np.ndarray:
+    """The columns (columns, N) as whole numbers of 1 / per_unit; ValueError if that is not exactly what they are."""
+    whole = np.rint(rows.astype(np.float64) * per_unit)
+    if not np.array_equal((whole / per_unit).astype(np.float32), rows.astype(np.float32)):
+        raise ValueError("the rows have more decimal places than are kept")
+    return np.ascontiguousarray(whole.T)
 
 
 def cut(name: str) -> dict[str, np.ndarray]:
@@ -61,10 +119,10 @@ def npz(arrays: dict[str, np.ndarray]) -> bytes:
 
 
 def main(folder: Path = small.FOLDER) -> None:
-    """Write the three .npz and index.json into `folder`."""
+    """Write every .npz and index.json into `folder`."""
     index = {}
-    for name, about in SMALL.items():
-        content = npz(cut(name))
+    for name, about in (SMALL | TABLES).items():
+        content = npz(cut(name) if name in SMALL else table(name))
         (folder / f"{name}.npz").write_bytes(content)
         index[name] = {"sha256": sha256(content).hexdigest(), "bytes": len(content)} | about
         print(f"{name}.npz: {len(content):,} bytes")

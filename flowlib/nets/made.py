@@ -49,7 +49,8 @@ class MaskedLinear(nn.Module):
     @property
     def masked(self) -> Tensor:
         """M * W."""
-        return self.weight * self.mask
+        # the same bytes read as integers: torch converts those, and multiplies, several times as fast as truth values
+        return self.weight * self.mask.view(torch.uint8).to(self.weight.dtype)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) to (..., outputs)."""

@@ -2,10 +2,11 @@
 
     make bench
 
-Three parts: couplings in all four, finite flows and Glow in those that have them. All take turns in one process, each
-round in another order, so that what else the machine does falls on all alike. Times are the processor's, of one thread:
-on an idle machine the clock's. A time is the median of a run's rounds, and of three such runs; a ratio is flowlib's
-time over that of the fastest other.
+Four parts: couplings in all four, finite flows, Glow and autoregressive flows in those that have them. All take turns
+in one process, each round in another order, so that what else the machine does falls on all alike. Times are the
+processor's, of one thread: on an idle machine the clock's. A time is the median of a run's rounds, and of three such
+runs; a ratio is flowlib's time over that of the fastest other. Of autoregressive flows, where one call may take a
+quarter of a minute, a time is the least of a few rounds.
 """
 import argparse
 import datetime
@@ -16,6 +17,7 @@ import statistics
 import sys
 import time
 import warnings
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "book" / "tools")]
 warnings.filterwarnings("ignore", message="Inputs to the softmax are not scaled down")  # nflows' at each call
 
+import autoregressive  # noqa: E402
 import finite  # noqa: E402
 import images  # noqa: E402
 from models import BINS, BUILDERS, HIDDEN, LAYERS  # noqa: E402
@@ -33,13 +36,13 @@ from results import RESULTS, machine  # noqa: E402
 DIMS, BATCH, RUNS = (2, 16, 64), 1024, 3
 
 
-def calls(build, model, dim):
+def calls(build, model, dim, batch=BATCH):
     """The three calls that are timed, on a model of its own that a few training steps have warmed."""
     torch.manual_seed(0)
     module, log_prob, sample = build(model, dim)
-    x = torch.randn(BATCH, dim)
+    x = torch.randn(batch, dim)
     timed = {"training step": training(module, lambda: -log_prob(x).mean()),
-             "log_prob": torch.no_grad()(lambda: log_prob(x)), "sample": torch.no_grad()(lambda: sample(BATCH))}
+             "log_prob": torch.no_grad()(lambda: log_prob(x)), "sample": torch.no_grad()(lambda: sample(batch))}
     return timed, size(module)
 
 
@@ -132,6 +135,29 @@ def image_rows(rounds):
         yield {"model": "Glow", "dim": math.prod(images.SHAPE), "parameters": parameters} | row
 
 
+def autoregressive_rows(rounds):
+    for (model, dim), (layers, hidden, batch) in autoregressive.SIZES.items():
+        built = {name: calls(partial(build, layers=layers, hidden=hidden), model, dim, batch)
+                 for name, build in autoregressive.BUILDERS.items()}
+        (parameters,) = {count for _, count in built.values()}
+        for operation in ("training step", "log_prob", "sample"):
+            slow = operation == "sample" and dim > 64  # for the others
+            turns = [{name: milliseconds(timed[operation]) for name, (timed, _) in built.items()}
+                     for _ in range(1 if slow else rounds)]
+            times = {name: min(turn[name] for turn in turns) for name in built}
+            ratio = round(times["flowlib"] / min(t for name, t in times.items() if name != "flowlib"), 4)
+            yield {"model": model, "dim": dim, "layers": layers, "hidden": hidden, "batch": batch,
+                   "parameters": parameters, "operation": operation, "ratio": ratio, "ratio_of_each_run": [ratio],
+                   "milliseconds": {name: round(t, 3) for name, t in times.items()}}
+
+
+def milliseconds(call):
+    """One call, in the processor's time."""
+    start = time.thread_time()
+    call()
+    return 1e3 * (time.thread_time() - start)
+
+
 def measured(rows):
     """Print rows as they come; give them with where and when they were measured."""
     start, done = time.perf_counter(), []
@@ -148,7 +174,7 @@ def measured(rows):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=("couplings", "finite", "images"),
+    parser.add_argument("--part", choices=("couplings", "finite", "images", "autoregressive"),
                         help="measure only this part, and keep the others")
     parser.add_argument("--model", choices=LAYERS, help="only this coupling model, and write nothing")
     parser.add_argument("--dim", type=int, help="only this dimension of couplings, and write nothing")
@@ -165,6 +191,9 @@ def main():
     if args.part in (None, "images") and not only:
         rounds = args.rounds // 3
         result["images"] = measured(image_rows(rounds)) | {"batch": images.BATCH, "rounds": rounds}
+    if args.part in (None, "autoregressive") and not only:
+        rounds = max(args.rounds // 12, 1)
+        result["autoregressive"] = measured(autoregressive_rows(rounds)) | {"rounds": rounds}
     if not only:
         file.write_text(json.dumps(result, indent=1) + "\n")
 

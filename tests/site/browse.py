@@ -11,7 +11,7 @@ import playwright.sync_api
 
 AXE = (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text()
 STANDARDS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-# Measuring contrast takes most of the time: it is done in the light and in the dark; on a phone the colours are the same.
+# Measuring contrast takes most of the time: it is done in the light and in the dark; a phone has the same colours.
 CONTRAST = ["color-contrast", "link-in-text-block"]
 EVERYTHING = {"runOnly": STANDARDS}
 COLOURS = {"runOnly": {"type": "rule", "values": CONTRAST}}
