@@ -157,7 +157,7 @@ def test_wrong_arguments(tmp_path, capsys, change, message):
 @pytest.mark.parametrize("change, message", [
     ("--config paper", "nice-flat has no config 'paper'; it stands for flowpp, glow, nice, realnvp"),
     ("--levels 32", "'digits' has 17 levels, which can become 2 to 17, not 32"),
-    ("--size 32", "only those of a folder are resized"),
+    ("--size 32", "only the images of a folder are resized"),
     ("--model glow --hidden 8 8", "the networks of glow have one width, got [8, 8]"),
     ("--batch-size 900000000", "batch_size"),
     ("--batch-size 10 --accumulate 3", "batch_size of 10 cannot be shared equally"),

@@ -13,14 +13,19 @@ PAGE = (ROOT / "book" / "use_with.md").read_text()
 SCRIPTS = dict(re.findall(r"^## (.+?)\n.*?^```python\n(.*?)^```", PAGE, re.M | re.S))
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch, tmp_path):
+    """sbi leaves a folder of logs where it runs."""
+    monkeypatch.chdir(tmp_path)
+
+
 def run(title):
     """What the script leaves, by name; skipped where a package is missing."""
     script = SCRIPTS[title]
     for node in ast.parse(script).body:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             name = node.module if isinstance(node, ast.ImportFrom) else node.names[0].name
-            if not name.startswith("flowlib"):
-                pytest.importorskip(name.split(".")[0])
+            pytest.importorskip(name if name.startswith("flowlib") else name.split(".")[0])
     left = {}
     exec(compile(script, f"use_with.md: {title}", "exec"), left)
     return left

@@ -29,7 +29,7 @@ class NAF(Flow):
         context_dim: Width of a context, or None.
 
     Example:
-        >>> from flowlib import NAF
+        >>> import torch; from flowlib import NAF
         >>> NAF(2).log_prob(torch.zeros(5, 2)).shape
         torch.Size([5])
     """

@@ -53,4 +53,6 @@ class MLP(nn.Module):
 def watched(module: nn.Module) -> bool:
     """Whether any hook sees what comes out of a module."""
     own = (module._forward_hooks, module._backward_hooks, module._forward_pre_hooks, module._backward_pre_hooks)
-    return any(own) or bool(hooks._has_any_global_hook())
+    everywhere = (hooks._global_forward_hooks, hooks._global_backward_hooks, hooks._global_forward_pre_hooks,
+                  hooks._global_backward_pre_hooks)
+    return any(own) or any(everywhere)
