@@ -11,6 +11,7 @@ from .command import Parser, one_line
 from .data import READERS
 from .data.files import at_hand
 from .data.full import SETS
+from .data.tables import TABLES
 from .recipes import recipes
 
 __all__ = ["main"]
@@ -31,7 +32,9 @@ def report() -> str:
     """
     models = sorted(name for name, value in vars(flowlib).items()
                     if isinstance(value, type) and issubclass(value, flowlib.Flow) and value is not flowlib.Flow)
-    sets = [f"{name}{' (not here yet)' if name in SETS and not at_hand(name, SETS[name]) else ''}" for name in READERS]
+    sources = dict.fromkeys(READERS) | SETS | {name: table.source for name, table in TABLES.items()}  # None: it is here
+    sets = [name if source is None or at_hand(name, source) else f"{name} (not here yet)"
+            for name, source in sources.items()]
     return "\n".join([
         f"flowlib {flowlib.__version__}, torch {torch.__version__}, Python {platform.python_version()}, {_device()}",
         f"models:    {', '.join(models)}",

@@ -13,6 +13,12 @@ PAGE = (ROOT / "book" / "use_with.md").read_text()
 SCRIPTS = dict(re.findall(r"^## (.+?)\n.*?^```python\n(.*?)^```", PAGE, re.M | re.S))
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch, tmp_path):
+    """sbi leaves a folder of logs where it runs."""
+    monkeypatch.chdir(tmp_path)
+
+
 def run(title):
     """What the script leaves, by name; skipped where a package is missing."""
     script = SCRIPTS[title]

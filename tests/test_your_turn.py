@@ -1,5 +1,6 @@
 """The exercises inside the lessons: the stub is not attempted yet, and the folded solution has all the properties that
 its check asks for."""
+import ast
 import json
 import re
 from pathlib import Path
@@ -31,6 +32,20 @@ def as_before():
     torch.set_num_threads(threads)
 
 
+def definitions(cells):
+    """What code cells import, define as functions or classes, and set to plain constants; nothing that computes."""
+    kept = []
+    for cell in cells:
+        if cell["cell_type"] == "code" and "remove-cell" not in cell["metadata"].get("tags", []):
+            for statement in ast.parse("".join(cell["source"])).body:
+                constant = isinstance(statement, ast.Assign) and not any(
+                    isinstance(node, ast.Call | ast.Name) and not isinstance(getattr(node, "ctx", None), ast.Store)
+                    for node in ast.walk(statement))
+                if constant or isinstance(statement, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef):
+                    kept.append(statement)
+    return compile(ast.Module(kept, []), "<definitions>", "exec")
+
+
 @pytest.mark.parametrize("cells, place", list(turns()))
 def test_the_stub_is_open_and_the_solution_right(cells, place, as_before, capsys):
     imports, check, stub, below = ("".join(cells[at]["source"]) for at in (
@@ -38,7 +53,7 @@ def test_the_stub_is_open_and_the_solution_right(cells, place, as_before, capsys
         place - 1, place, place + 1))
     (solution,) = re.findall(r"^<details><summary>Solution</summary>\n\n```python\n(.*?)```", below, flags=re.S)
     names = {}
-    for source in (imports, check, stub):
+    for source in (imports, definitions(cells[: place - 1]), check, stub):
         exec(source, names)
     assert capsys.readouterr().out.endswith("not attempted yet\n")
     stored = "".join(cells[place]["outputs"][0]["text"])  # after all cells before it: no name of the check is taken
