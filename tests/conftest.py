@@ -1,4 +1,4 @@
-"""Every test starts from the same seed and leaves the default dtype as it was.
+"""Every test starts from the same seed and checks of torch's distributions, and leaves the default dtype as it was.
 
 E-numbers in the tests are rows of book/corrections.md. Helpers and tools are imported by their bare names: `pythonpath`
 in pyproject.toml says where they lie.
@@ -18,6 +18,7 @@ if sys.platform == "win32":  # grading needs fork: Linux, macOS or WSL
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
+    torch.distributions.Distribution.set_default_validate_args(True)  # torch.compile turns it off, for good
     yield
     torch.set_default_dtype(torch.float32)
 

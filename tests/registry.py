@@ -124,6 +124,8 @@ ENTRIES = [
           latents="uniform", exempt=BOUNDED),
     Entry("InverseCDF exponential", lambda d, c: fl.InverseCDF(torch.distributions.Exponential(torch.full((d,), 1.5))),
           latents="uniform", exempt=BOUNDED | {"integral": "a density with a jump at 0, see test_maps"}),
+    Entry("FromTransform", lambda d, c: fl.FromTransform(torch.distributions.AffineTransform(
+        torch.linspace(-1, 1, d), torch.linspace(-2, -0.7, d))), exempt={"save": "it is refused: test_distribution"}),
     Entry("Linear", lambda d, c: fl.Linear(torch.randn(d, d, dtype=torch.float64) + 2 * torch.eye(d))),
     Entry("Permutation", lambda d, c: fl.Permutation(d), volume_preserving=True),
     Entry("Rotation", lambda d, c: fl.Rotation(d), volume_preserving=True),

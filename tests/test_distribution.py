@@ -235,5 +235,7 @@ def test_a_law_of_several_parametrisations_is_saved_by_its_own(tmp_path):
     fl.save(flow, tmp_path)
     x = torch.randn(3, 2)
     assert fl.load(tmp_path).log_prob(x).equal(flow.log_prob(x))
-    with pytest.raises(TypeError, match="cannot be saved"):
-        fl.save(fl.Flow(fl.FromDistribution(td.Independent(law.expand((3,)), 1)), fl.AffineMap(2.0, ndim=2)), tmp_path)
+    for unsaved in (fl.Flow(fl.FromDistribution(td.Independent(law.expand((3,)), 1)), fl.AffineMap(2.0, ndim=2)),
+                    fl.Flow(fl.StandardNormal(2), fl.FromTransform(tt.ExpTransform()))):
+        with pytest.raises(TypeError, match="cannot be saved"):
+            fl.save(unsaved, tmp_path)
