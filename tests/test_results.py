@@ -149,6 +149,17 @@ def test_tumours_are_told_by_their_density_and_collisions_are_not():
     assert flow > forest
 
 
+def test_a_naf_fits_eight_gaussians_and_a_made_the_bits_of_digits():
+    assert max(read("gaussians-naf")["values"]) <= 0.03 and max(read("made")["values"]) <= 94.5
+
+
+def test_a_flow_across_time_comes_as_near_as_a_filter():
+    row = read("sequence-filter")
+    assert max(row["values"]) <= 0.05
+    before, after = row["printed"]["autocorrelation"], row["printed"]["of what is left"]
+    assert max(map(abs, after)) < 0.03 * min(before)
+
+
 def test_a_small_row_comes_out_the_same():
     before, again = read("exact-logit"), results.measure("exact-logit")
     assert abs(again["value"] - before["value"]) <= max(before["spread"], before["tolerance"])
