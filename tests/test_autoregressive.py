@@ -328,3 +328,12 @@ def test_a_flow_with_iaf_layers_is_a_posterior():
     q = fl.vae.posterior(2, 3, *fl.IAF(2, layers=2, context_dim=3).bijection)
     z, log_q = q.rsample_and_log_prob(4, torch.randn(5, 3))
     assert z.shape == (4, 5, 2) and math.isfinite(log_q.sum().item())
+
+
+def test_sweeps_are_all_made_where_a_gradient_is_wanted():
+    f, z = fl.MaskedAutoregressive(6, fl.Affine(), sampling="sweeps"), torch.randn(3, 6)  # the identity: settles at once
+    with fl.checks.passes(f) as asked:
+        f(z)
+    with torch.no_grad(), fl.checks.passes(f) as free:
+        f(z)
+    assert (asked.calls, free.calls) == (6, 1)
