@@ -331,7 +331,7 @@ def test_a_flow_with_iaf_layers_is_a_posterior():
 
 
 def test_sweeps_are_all_made_where_a_gradient_is_wanted():
-    f, z = fl.MaskedAutoregressive(6, fl.Affine(), sampling="sweeps"), torch.randn(3, 6)  # the identity: settles at once
+    f, z = fl.MaskedAutoregressive(6, fl.Affine(), sampling="sweeps"), torch.randn(3, 6)  # at once settled
     with fl.checks.passes(f) as asked:
         f(z)
     with torch.no_grad(), fl.checks.passes(f) as free:
