@@ -24,6 +24,9 @@ FUNCTIONS = [(name, question.function) for name in NAMES for question in judge.l
 WRONG = [(name, function, *answer) for name, module in SETS.items() for function, answers in module.WRONG.items()
          for answer in answers]
 WRONG_IDS = [f"{name} {function}: {what}" for name, function, what, _, _ in WRONG]
+RIGHT = [(name, function, *answer) for name, module in SETS.items()
+         for function, answers in getattr(module, "RIGHT", {}).items() for answer in answers]
+RIGHT_IDS = [f"{name} {function}: {what}" for name, function, what, _ in RIGHT]
 IMPORTS = "import math\n\nimport torch\nimport torch.nn.functional as F\n"
 
 each_set = pytest.mark.parametrize("name", NAMES)
@@ -83,6 +86,12 @@ def test_open_checks_reject(name, function, what, answer, lost, capsys):
     assert "violated" in line or "your code stopped" in line
 
 
+@pytest.mark.parametrize("name, function, what, answer", RIGHT, ids=RIGHT_IDS)
+def test_open_checks_accept_what_is_unusual_and_right(name, function, what, answer, capsys):
+    check = next(check for check, functions in SETS[name].CHECKS.items() if function in functions)
+    assert "all properties hold" in said(name, check, capsys, SETS[name].ANSWERS.good | {function: answer})
+
+
 @each_set
 def test_the_layer_to_debug_runs_and_is_rejected(name, capsys):
     cells = [text(cell) for cell in json.loads(SETS[name].ANSWERS.source.read_text())["cells"]
@@ -139,6 +148,11 @@ def lost_parts(box, name, function, answer):
 @pytest.mark.parametrize("name, function", sorted(set(FUNCTIONS)))
 def test_the_grader_accepts_the_solution(box, name, function):
     assert lost_parts(box, name, function, SETS[name].ANSWERS.good[function]) == set()
+
+
+@pytest.mark.parametrize("name, function, what, answer", RIGHT, ids=RIGHT_IDS)
+def test_the_grader_accepts_what_is_unusual_and_right(box, name, function, what, answer):
+    assert lost_parts(box, name, function, answer) == set()
 
 
 @pytest.mark.parametrize("name, function, what, answer, lost", WRONG, ids=WRONG_IDS)
