@@ -61,11 +61,11 @@ __all__ = [
     "GaussianMixture", "Glow", "Householder", "IAF", "ImageCoupling", "Inverse", "InverseCDF", "InversionError",
     "InvertibleConv1x1", "Linear", "LinearIAF", "LinearStateSpace", "LogisticMixtureCDF", "Logit", "MADE", "MAF",
     "MaskedAutoregressive", "MintLayer", "MintNet", "MultiScale", "NAF", "NICE", "NSF", "OrderAgnostic", "Permutation",
-    "Pixels", "Planar", "Radial", "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "Reversible", "Rotation",
-    "SequentialVAE", "Squeeze", "StandardLogistic", "StandardNormal", "Sylvester", "TemporalAffine", "Uniform",
-    "VariationalDequantize", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "importance",
-    "latents", "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "summary", "targets", "vae",
-    "volume_by_counting",
+    "Pixels", "Planar", "Radial", "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "Reversible",
+    "Rotation", "SequentialVAE", "Squeeze", "StandardLogistic", "StandardNormal", "Sylvester", "TemporalAffine",
+    "Uniform", "VariationalDequantize", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data",
+    "importance", "latents", "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "summary", "targets",
+    "vae", "volume_by_counting",
 ]
 
 

@@ -20,7 +20,7 @@ class MaskedConv(nn.Module):
     and to the left, and at its own pixel the channels before its own. Weights to the numbers of its *own* channel and
     pixel count with their absolute value, and with the product of both ends' signs.
 
-    Rows of the kernel below its centre would be masked, so there are none. Weights start from the law of `MaskedLinear`.
+    Rows of the kernel below its centre would be masked, so there are none. Weights start as those of `MaskedLinear`.
 
     Args:
         channels: C.
@@ -36,29 +36,32 @@ class MaskedConv(nn.Module):
         self.channels, self.half = channels, kernel // 2
         rank = torch.arange(channels)
         to, of = rank.repeat_interleave(len(outputs))[:, None], rank.repeat_interleave(len(inputs))
-        before = torch.ones(len(to), len(of), self.half + 1, kernel)
-        before[..., -1, self.half:] = 0.0
-        before[..., -1, self.half] = (to > of).float()
-        # not in the state: the arguments tell them
-        self.register_buffer("before", before, persistent=False)
-        self.register_buffer("own", (to == of) * torch.outer(outputs.repeat(channels), inputs.repeat(channels)),
-                             persistent=False)
+        before = torch.ones(len(to), len(of), self.half + 1, kernel, dtype=torch.bool)
+        before[..., -1, self.half:] = False
+        before[..., -1, self.half] = to > of
+        signs = torch.outer(outputs.repeat(channels), inputs.repeat(channels))
+        self.register_buffer("before", before)
+        self.register_buffer("own", ((to == of) * signs).to(torch.int8))
         bound = (before.sum((1, 2, 3)) + len(inputs)).rsqrt()
         self.weight = nn.Parameter((2 * torch.rand(before.shape) - 1) * bound[:, None, None, None])
         self.bias = nn.Parameter((2 * torch.rand(len(to)) - 1) * bound)
 
+    def _own(self):
+        """(C J, C I), zero but for weights to a number's own channel."""
+        return self.weight[..., -1, self.half].abs() * self.own
+
     def own_weights(self) -> Tensor:
         """Those to a number's own channel and pixel: (C J, I, 1, 1), for a convolution of C groups."""
-        centre = wide(self.weight[..., -1, self.half].abs() * self.own)
-        blocks = centre.unflatten(0, (self.channels, -1)).unflatten(2, (self.channels, -1))  # (C, J, C, I)
+        blocks = wide(self._own()).unflatten(0, (self.channels, -1)).unflatten(2, (self.channels, -1))  # (C, J, C, I)
         return blocks.diagonal(dim1=0, dim2=2).movedim(-1, 0).flatten(0, 1)[..., None, None]
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C I, H, W) to (N, C J, H, W)."""
-        centre = F.pad((self.weight[..., -1, self.half].abs() * self.own)[..., None, None],
-                       (self.half, self.half, self.half, 0))
-        padded = F.pad(x, (self.half, self.half, self.half, 0)) if self.half else x
-        return F.conv2d(padded, wide(self.weight * self.before + centre), wide(self.bias))
+        around = (self.half, self.half, self.half, 0)
+        # the same bytes read as integers, which torch converts faster than truth values
+        before = self.weight * self.before.view(torch.uint8).to(self.weight.dtype)
+        weight = wide(before + F.pad(self._own()[..., None, None], around))
+        return F.conv2d(F.pad(x, around) if self.half else x, weight, wide(self.bias))
 
 
 class Pass(NamedTuple):
@@ -84,9 +87,9 @@ class TriangularNet(nn.Module):
     $$\frac{\partial g_i}{\partial x_i} = \sum_{k, l} |w^3_{ik}|\, h'(v^2_{ik})\, |w^2_{ikl}|\, h'(v^1_{il})\,
     |w^1_{il}| \ge 0$$
 
-    over the K hidden units l, k of each layer that share i's channel and pixel. Half of the units have the sign +1, half
-    -1, which both weights to and from them take; so rising functions of either bend can be made. (In the paper the
-    signs of W_2 are those of W_1 and W_3, whose weights are free; where one of these goes through zero, g jumps.)
+    over the K hidden units l, k of each layer that share i's channel and pixel. Half of the units have the sign +1,
+    half -1, which the weights to and from them take there, so that rising functions of either bend can be made. (In the
+    paper W_2 takes the signs of W_1 and W_3, whose weights are free; where one of these goes through zero, g jumps.)
 
     Cost: one pass of three convolutions of C, C K and C K channels; the diagonal by two of 1 x 1 and C groups.
 
@@ -129,10 +132,8 @@ class TriangularNet(nn.Module):
 
     def _diagonal(self, first, second, own):
         """From the slopes of h in both hidden layers."""
-        # (C K, K, 1, 1) times the (C K, 1, 1, 1) of the units that it reads
-        inner = own[1] * own[0].unflatten(0, (self.channels, 1, -1)).expand(-1, own[1].shape[1], -1, -1, -1, -1).reshape(
-            own[1].shape)
-        return self._grouped(second * self._grouped(first, inner), own[2])
+        to_second = own[1].unflatten(0, (self.channels, -1)) * own[0].reshape(self.channels, 1, -1, 1, 1)
+        return self._grouped(second * self._grouped(first, to_second.flatten(0, 1)), own[2])
 
     def along(self, step: Tensor, hidden: tuple[Tensor, Tensor], own: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
         """How much each output rises if its own input alone is moved by `step` (N, C, H, W) from where a pass found

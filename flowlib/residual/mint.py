@@ -20,14 +20,14 @@ class MintLayer(Bijection):
     r"""To the latent, $z = f(x) = t \odot x + g(x)$ with $t = e^s$ and g a `TriangularNet` (Song et al. 2019,
     arXiv:1907.07945, section 3): its Jacobian is triangular in raster order, with a diagonal that is at least t.
 
-    $$\log\left|\det \frac{\partial z}{\partial x}\right| = \sum_i \ln\left(t_i + \frac{\partial g_i}{\partial x_i}\right)$$
+    $$\log|\det \partial z / \partial x| = \sum_i \ln(t_i + \partial g_i / \partial x_i)$$
 
-    Cost of `inverse` (density): one pass of the network. Cost of `forward` (sampling): sweeps of one pass each until the
-    residual f(x) - z is rounding. In a sweep every coordinate is moved to where its *own* equation $f_i(x) = z_i$ holds
-    if the others stay, by a bracketed Newton search that needs no convolution. Once those before it are right, a
+    Cost of `inverse` (density): one pass of the network. Cost of `forward` (sampling): sweeps of one pass each until
+    the residual f(x) - z is rounding. In a sweep every coordinate is moved to where its *own* equation $f_i(x) = z_i$
+    holds if the others stay, by a bracketed Newton search that needs no convolution. Once those before it are right, a
     coordinate is right after the next sweep, so as many sweeps suffice as the longest chain of coordinates of which
-    each sees the one before: at most D, whatever the weights, and mostly far fewer. There is no step size. Where a
-    gradient is wanted, so many Newton steps follow, which have the derivatives of the inverse function up to the third.
+    each sees the one before (`depth`): at most D, whatever the weights, and mostly far fewer. There is no step size.
+    Where a gradient is wanted, depth + 1 Newton steps follow, with the derivatives of the inverse up to the third.
 
     It computes outside of autocast: a residual of 16 bits would tell nothing.
 
@@ -48,6 +48,8 @@ class MintLayer(Bijection):
         >>> bool(torch.allclose(layer(z)[0], torch.zeros(()), atol=1e-5))
         True
     """
+
+    event_shape: tuple[int, ...]
 
     def __init__(self, shape: int | tuple[int, ...], *, units: int = 8, kernel: int = 3, reverse: bool = False,
                  context_dim: int | None = None, context_shape: tuple[int, ...] | None = None):
@@ -74,22 +76,22 @@ class MintLayer(Bijection):
         return min(c * (w + (h - 1) * (reach + 1) if reach else 1), math.prod(self.image))
 
     def _images(self, value, context):
-        """Value and context as images (N, C, H, W), turned so that the order is natural; and the way back."""
-        if self.context_shape is not None:
-            context = at_pixels(context, self.context_shape, self.image[1:])
-            batch = torch.broadcast_shapes(value.shape[: value.ndim - self.event_ndim], context.shape[:-3])
-            value, context = value.expand(*batch, *self.event_shape), context.expand(*batch, *context.shape[-3:])
-            context = wide(context).reshape(-1, *context.shape[-3:])
+        """Value and context as images (N, C, H, W), turned so that the order is natural; the batch; the way back."""
+        batch = value.shape[: value.ndim - self.event_ndim]
+        context = at_pixels(context, self.context_shape, self.image[1:])
+        if context is not None:
+            batch = torch.broadcast_shapes(batch, context.shape[:-3])
+            value = value.expand(*batch, *self.event_shape)
+            context = wide(context).expand(*batch, *context.shape[-3:]).reshape(-1, *context.shape[-3:])
             context = context.flip(-1, -2) if self.reverse else context
-        else:
-            batch, context = value.shape[: value.ndim - self.event_ndim], None
-        images = wide(value).reshape(-1, *self.image)
+
+        def turned(images):
+            return images.flip(-1, -2, -3) if self.reverse else images
 
         def back(images):
-            images = images.flip(-1, -2, -3) if self.reverse else images
-            return images.reshape(*batch, *self.event_shape).to(value.dtype)
+            return turned(images).reshape(*batch, *self.event_shape).to(value.dtype)
 
-        return images.flip(-1, -2, -3) if self.reverse else images, context, batch, back
+        return turned(wide(value).reshape(-1, *self.image)), context, batch, back
 
     def _map(self, x, t, context):
         """f(x), the diagonal of its Jacobian, and the hidden units."""
@@ -144,10 +146,11 @@ class MintLayer(Bijection):
         low, high = far.clamp(max=0.0), far.clamp(min=0.0)
         step, last = residual / slope, far.abs()
         seen = readable(x)
-        for _ in range(64 if x.dtype == torch.float64 else 40):
+        for k in range(64):
             rise, slope = self.net.along(readable(x + step) - seen, hidden, own)
             gap = residual - t * step - rise
-            if _number((gap.abs() / rounding).amax()) <= 4:
+            worst = _number((gap.abs() / rounding).amax())
+            if worst <= 4 or (k == 16 and math.isnan(worst)):  # Newton is long there, but for the oddest of slopes
                 break
             low, high = torch.where(gap >= 0, step, low), torch.where(gap <= 0, step, high)
             newton = step + gap / (t + slope)
@@ -160,7 +163,7 @@ class MintLayer(Bijection):
     @staticmethod
     def _raise_unless_solved(residual, rounding):
         failed = ~(residual.abs() <= rounding / math.sqrt(torch.finfo(rounding.dtype).eps))
-        if _number(failed.sum()):
+        if _number(failed.sum()) > 0:
             raise InversionError(f"no inverse at {int(failed.sum())} of {failed.numel()} places: the largest residual "
                                  f"is {residual[failed].abs().max().item():.3g}")
 
@@ -171,8 +174,8 @@ def _rounding(y, slope, x):
 
 
 def _number(found):
-    """As a number; NaN where there is none to look at."""
+    """As a number; NaN under vmap, which lets none be looked at; 0 on the meta device, which has none."""
     try:
-        return found.item()
-    except RuntimeError:  # under vmap, or on the meta device
+        return 0.0 if found.is_meta else found.item()
+    except RuntimeError:
         return math.nan

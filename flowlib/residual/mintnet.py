@@ -53,22 +53,19 @@ class MintNet(Flow):
                  context_shape: tuple[int, ...] | None = None, preprocess: str | float = "logit"):
         context_shape = declared_context(context_dim, context_shape)
 
-        def pairs(shape):  # in the generative direction
-            for _ in range(steps):
-                for reverse in (True, False):
-                    yield MintLayer(shape, units=hidden, kernel=kernel, reverse=reverse, context_shape=context_shape)
-                yield ActNorm(shape)
+        def pair(shape):  # in the generative direction
+            return (*(MintLayer(shape, units=hidden, kernel=kernel, reverse=reverse, context_shape=context_shape)
+                      for reverse in (True, False)), ActNorm(shape))
 
-        parts: list[Bijection] = []  # from the image to the latent
-        size = tuple(shape)
+        parts: list[Bijection] = []
         for k in range(scales + 1):
             if k:
-                parts.append(Squeeze(size))
-                size = parts[-1].latent_shape
-            parts += reversed([*pairs(size)])
-        dims = math.prod(size)
+                squeeze = Squeeze(shape)
+                parts, shape = [squeeze, *parts], squeeze.latent_shape
+            parts = [*(f for _ in range(steps) for f in pair(shape)), *parts]
+        dims = math.prod(shape)
         super().__init__(StandardNormal(dims), Compose(
-            Compose(Reshape((dims,), size), *reversed(parts)), *preprocessing(preprocess), Dequantize(levels)))
+            Compose(Reshape((dims,), tuple(shape)), *parts), *preprocessing(preprocess), Dequantize(levels)))
         self.levels = levels
 
 
