@@ -14,6 +14,7 @@ LAYERS = {
     "Householder": lambda: fl.Householder(3, 2),
     "LinearIAF": lambda: fl.LinearIAF(3), "Rotation": lambda: fl.Rotation(3),
     "mixture": lambda: fl.Elementwise(3, fl.LogisticMixtureCDF(3)),
+    "Gaussian mixture": lambda: fl.Elementwise(3, fl.GaussianMixtureCDF(3)), "Correlation": lambda: fl.Correlation(3),
     "spline": lambda: fl.Elementwise(3, fl.RationalQuadraticSpline()),
     "InverseCDF": lambda: fl.Inverse(fl.InverseCDF(torch.distributions.Normal(torch.zeros(3), torch.ones(3)))),
 }
