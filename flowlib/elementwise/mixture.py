@@ -132,8 +132,8 @@ class GaussianMixtureCDF(ElementwiseMap):
     @torch.no_grad()
     def fit(self, values: Tensor, steps: int = 20) -> Tensor:
         """Parameters fitted to samples without gradients: means at their quantiles, scales as wide as these lie apart,
-        then expectation maximisation. It sees the samples as the means of 1000 blocks, smaller and smaller towards both
-        ends.
+        then expectation maximisation. One component keeps mean and deviation of the sample: no tail gets thinner than a
+        Gaussian's. EM sees the sample as the means of 1000 blocks, smaller and smaller towards both ends.
 
         Args:
             values: (N, D), N samples for each of D functions.
@@ -151,16 +151,18 @@ class GaussianMixtureCDF(ElementwiseMap):
         x, mass_of_x = (sums / size[:, None]).T[..., None], (size / n)[:, None]  # (D, M, 1), (M, 1)
         mean, std = rows.mean(0)[:, None], rows.std(0, correction=0).clamp(min=1e-6)[:, None]  # (D, 1)
         start, log_scale = self._start(rows)
-        means = rows[((torch.arange(k, device=rows.device) + 0.5) * (n / k)).long()].T  # (D, K)
-        scales, weights = std * torch.ones_like(means), torch.full_like(means, 1 / k)
-        if k > 1:
-            scales = torch.gradient(means, dim=-1)[0].clamp(min=0.01 * std)
+        at = lambda share: rows[(share * (n - 1)).round().long()].T  # noqa: E731  the quantiles, (D, len(share))
+        shares = torch.linspace(0, 1, 2 * k - 1, dtype=rows.dtype, device=rows.device)
+        means = torch.cat([mean, at(shares[1::2])], 1)  # (D, K)
+        scales = torch.cat([std, at(shares[::2]).diff().clamp(min=0.01 * std)], 1)
+        weights = torch.full_like(means, 1 / k)
         for _ in range(steps):
             u = (x - means[:, None]) / scales[:, None]
             share = mass_of_x * ((weights / scales).log()[:, None] - 0.5 * u * u).softmax(-1)  # (D, M, K)
             mass = share.sum(1)
             means = ((share * x).sum(1) + PRIOR * mean) / (mass + PRIOR)
             scales = (((share * (x - means[:, None]) ** 2).sum(1) + PRIOR * std**2) / (mass + PRIOR)).sqrt()
+            means[:, :1], scales[:, :1] = mean, std
             weights = (mass + PRIOR) / (1 + k * PRIOR)
         raw = ((scales.log() - log_scale) / self.bound).clamp(-0.99, 0.99).atanh() * self.bound
         return torch.cat([weights.log(), means - start, raw], -1).to(values.dtype)

@@ -1,5 +1,6 @@
 """The two layers of Gaussianization, each of which starts from data: a Gaussian mixture's CDF on every coordinate, and
-a rotation.""" from __future__ import annotations
+a rotation."""
+from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
@@ -113,15 +114,19 @@ def axes(rows: Tensor, kind: str) -> Tensor:
         return vectors.T
     white = rows[:ROWS] @ vectors / variances.clamp(min=1e-12).sqrt()
     turn = torch.linalg.qr(torch.randn(dim, dim, dtype=rows.dtype, device=rows.device))[0]
-    for _ in range(100):  # each row w of `turn`: E[x tanh(w x)] - E[1 - tanh(w x)^2] w, and all of them orthonormal
-    again tanh = torch.tanh(white @ turn.T) u, _, v = torch.linalg.svd(tanh.T @ white / len(white) - (1 -
-    tanh.square()).mean(0)[:, None] * turn) turn = u @ v return turn @ vectors.T
+    for _ in range(100):  # to each row w E[x tanh(w x)] - E[1 - tanh(w x)^2] w, then all orthonormal again
+        tanh = torch.tanh(white @ turn.T)
+        moved = tanh.T @ white / len(white) - (1 - tanh.square()).mean(0)[:, None] * turn
+        u, _, v = torch.linalg.svd(moved)
+        turn = u @ v
+    return turn @ vectors.T
 
 
 def layers_of(dim: int, layers: int, components: int, rotation: str, context_dim: int | None = None) -> Compose:
     """From the data: standardise; then marginals, a rotation, marginals, a rotation, ..., marginals. A last rotation
-    would do nothing, since N(0, I) stays itself under every one.""" if layers < 1: raise ValueError(f"Gaussianization
-    needs at least one layer, got {layers}")
+    would do nothing, since N(0, I) stays itself under every one."""
+    if layers < 1:
+        raise ValueError(f"Gaussianization needs at least one layer, got {layers}")
     parts: list[Bijection] = []
     for k in range(layers):
         if k and dim > 1:
