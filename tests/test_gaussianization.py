@@ -149,6 +149,32 @@ def test_fit_starts_anew_and_what_is_fitted_is_saved(tmp_path):
         assert torch.equal(fl.load(tmp_path).log_prob(x), flow.log_prob(x))
 
 
+def test_an_outlier_does_not_run_away():
+    """Were its tail thinner than a Gaussian's, each layer would throw it further out than the one before."""
+    torch.manual_seed(0)
+    flow = fl.RBIG(2, layers=10, components=15, rotation="random").fit(fl.targets.EightGaussians().sample(2000))
+    z = flow.encode(torch.tensor([[9.0, 0.0], [0.0, -12.0], [30.0, 30.0]]))
+    assert z.norm(dim=-1).max() < 40
+
+
+def test_trained_further_it_comes_near_the_density_and_integrates_to_one():
+    torch.manual_seed(0)
+    target = fl.targets.EightGaussians()
+    flow = fl.GaussianizationFlow(2, layers=3, components=8)
+    flow.initialize(target.sample(2000))
+    x = target.sample(2000)
+    before = (target.log_prob(x) - flow.log_prob(x)).mean()
+    optimizer = torch.optim.Adam(flow.parameters(), lr=3e-2)
+    for rows in target.sample(30 * 200).split(200):
+        loss = -flow.log_prob(rows).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        assert (target.log_prob(x) - flow.log_prob(x)).mean() < 0.7 * before
+        assert abs(fl.checks.total_probability(flow, -9.0, 9.0, 201) - 1) < 1e-3
+
+
 def test_bad_sizes_are_refused():
     for wrong, words in ((lambda: fl.GaussianMixtureCDF(0), "at least one component"),
                          (lambda: fl.RBIG(2, layers=0), "at least one layer"),
