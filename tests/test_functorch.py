@@ -90,7 +90,8 @@ def test_third_derivatives_through_a_root(name):
 
 MODELS = {name: cls for name, cls in vars(fl).items() if isinstance(cls, type) and issubclass(cls, fl.Flow)
           and cls not in (fl.Flow, fl.Pixels)}
-SEARCHES = {"FlowPlusPlus", "NAF", "GaussianCopula", "GaussianizationFlow", "RBIG"}  # for a root, in sampling: a search looks at its bracket and stays out of the graph
+# for a root, in sampling: a search looks at its bracket and stays out of the graph
+SEARCHES = {"FlowPlusPlus", "NAF", "GaussianCopula", "GaussianizationFlow", "RBIG"}
 SMALL = {"layers": 1, "scales": 1, "steps": 1, "components": 2}
 
 

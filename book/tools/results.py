@@ -119,7 +119,7 @@ def anomalies(table, title):
 DENSITIES = {"gaussian": "Gaussian", "made": "MADE", "realnvp": "RealNVP, 10 couplings", "maf": "MAF, 5 layers",
              "maf-mixture": "MAF, 5 layers, mixture base", "naf": "NAF, 2 layers",
              "nsf": "Autoregressive splines, 3 layers", "rbig": "RBIG",
-             "gaussianization": "Gaussianization flow, 6 layers"}
+             "gaussianization": "Gaussianization flow, 4 layers"}
 
 
 PLANE = "python book/results/rows/gaussianization.py {} {} --seed {{seed}}"
@@ -359,7 +359,7 @@ SECTIONS = {
     "Eight Gaussians": "Eight Gaussians of σ = 0.5 around a circle of radius 4; steps of 256 fresh points. Their "
     "density is known, so the Kullback-Leibler divergence needs new points only, here 200,000; 0 is perfect.",
     "Gaussianization": "Densities on the plane, Gaussianized: RBIG is fitted layer by layer to 100,000 points, the flow "
-    "starts as RBIG does from 20,000 and is trained on fresh points, 256 a step. The divergence is over 50,000 new "
+    "starts as RBIG does from 20,000 and is trained on fresh points, 256 a step. The divergence is over 20,000 new "
     "points (the moons' density by quadrature along their arcs); 0 is perfect. Each command prints the integral of the "
     "flow's density before.",
     "Autoregression": "Test loss of one masked autoregressive layer on 8 numbers of an autoregression, each 0.9 of the "

@@ -42,9 +42,9 @@ else:
     flow = fl.GaussianizationFlow(2, layers=6, components=20)
     flow.initialize(target.sample(20_000))
     fit(flow, target.sample(1500 * 256), epochs=1, batch_size=256, lr=5e-3, seed=args.seed, cpu=True)
-x = target.sample(50_000)
+x = target.sample(20_000)
 with torch.no_grad():
     gap = torch.cat([log_prob(rows) - flow.log_prob(rows) for rows in x.split(5000)]).mean().item()
     low, high = (x.min(0).values - 2, x.max(0).values + 2)
-    print("integral", fl.checks.total_probability(flow, low, high, 601))
+    print("integral", fl.checks.total_probability(flow, low, high, 251))
 print(gap)

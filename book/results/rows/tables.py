@@ -23,8 +23,8 @@ MODELS = {  # of the dimension and the width of the networks, from the plainest 
     "maf-mixture": lambda dim, width: fl.MAF(dim, layers=5, hidden=(width, width), components=10),
     "naf": lambda dim, width: fl.NAF(dim, layers=2, hidden=(width, width)),
     "nsf": lambda dim, width: fl.NSF(dim, layers=3, hidden=(width, width), autoregressive=True),
-    "rbig": lambda dim, width: fl.RBIG(dim, layers=10, components=20),
-    "gaussianization": lambda dim, width: fl.GaussianizationFlow(dim, layers=6, components=20, rotation="pca"),
+    "rbig": lambda dim, width: fl.RBIG(dim, layers=10, components=10),
+    "gaussianization": lambda dim, width: fl.GaussianizationFlow(dim, layers=4, components=10, rotation="pca"),
 }
 BEFORE = {"made": "gaussian", "realnvp": "made", "maf": "made", "maf-mixture": "maf", "naf": "maf",
           "nsf": "maf", "rbig": "gaussian", "gaussianization": "rbig"}  # compared with
