@@ -41,7 +41,7 @@ if args.model == "rbig":
 else:
     flow = fl.GaussianizationFlow(2, layers=6, components=20)
     flow.initialize(target.sample(20_000))
-    fit(flow, target.sample(1500 * 256), epochs=1, batch_size=256, lr=5e-3, seed=args.seed, cpu=True)
+    fit(flow, target.sample(800 * 256), epochs=1, batch_size=256, lr=5e-3, seed=args.seed, cpu=True)
 x = target.sample(20_000)
 with torch.no_grad():
     gap = torch.cat([log_prob(rows) - flow.log_prob(rows) for rows in x.split(5000)]).mean().item()
