@@ -118,7 +118,8 @@ def anomalies(table, title):
 
 DENSITIES = {"gaussian": "Gaussian", "made": "MADE", "realnvp": "RealNVP, 10 couplings", "maf": "MAF, 5 layers",
              "maf-mixture": "MAF, 5 layers, mixture base", "naf": "NAF, 2 layers",
-             "nsf": "Autoregressive splines, 3 layers"}
+             "nsf": "Autoregressive splines, 3 layers", "rbig": "RBIG",
+             "gaussianization": "Gaussianization flow, 4 layers"}
 
 
 def densities(table, title, models, paper=()):
@@ -188,7 +189,7 @@ ROWS = {
                                                                     ("maf", 155.69), ("maf-mixture", 156.36))),
     **densities("power-small", "POWER subset", ("gaussian", "made")),
     **densities("higgs-small", "HIGGS subset", ("gaussian",)),
-    **densities("wine", "Red wine", ("gaussian", "made", "maf", "naf", "nsf")),
+    **densities("wine", "Red wine", ("gaussian", "made", "maf", "naf", "nsf", "rbig")),
     **anomalies("cancer", "Tumours"),
     **anomalies("higgs-small", "Collisions"),
     "exact-uniform": exact("Pixels under a uniform base", "uniform", "bits/dim", (8.0, "log2 256"), seeds=(0,),
