@@ -18,11 +18,16 @@ from .coupling.image import ImageCoupling
 from .coupling.nice import NICE
 from .coupling.nsf import NSF
 from .coupling.realnvp import RealNVP, RealNVPImage
+from .coupling.sets import SetCoupling
 from .coupling.vector import Coupling
 from .describe import summary
+from .discrete.autoregressive import CategoricalMAF
+from .discrete.categorical import CategoricalFlow
+from .discrete.encodings import CategoricalEncoding, FactorisedEncoding, VariationalEncoding
 from .distribution import FlowDistribution
 from .elementwise.affine import Additive, Affine
 from .elementwise.base import Elementwise, ElementwiseMap
+from .elementwise.categorical import CategoricalCDF
 from .elementwise.mixture import LogisticMixtureCDF
 from .elementwise.sigmoidal import DeepSigmoid, DenseDeepSigmoid
 from .elementwise.spline import RationalQuadraticSpline

@@ -170,6 +170,12 @@ ENTRIES = [
     Entry("NAF dense", model(fl.NAF, layers=1, units=3, dense=True), dims=(1, 3)),
     Entry("TemporalAffine", lambda d, c: fl.Compose(fl.Reshape((4, d), (4, d)), fl.TemporalAffine(
         d, lags=2, hidden=(8,), context_dim=c)), dims=(1, 2, 3), context=True, exempt=IMAGE),
+    Entry("Elementwise categorical", lambda d, c: fl.Elementwise(d, fl.CategoricalCDF(5), context_dim=c), context=True,
+          latents="uniform", exempt=BOUNDED | {"integral": "a density with jumps, summed up in test_discrete"}),
+    Entry("SetCoupling", lambda d, c: fl.SetCoupling((3, d), fl.LogisticMixtureCDF(3), hidden=8, context_dim=c),
+          dims=(1, 2, 3), context=True, exempt=IMAGE, scale=1.0),
+    Entry("SetCoupling swapped", lambda d, c: fl.SetCoupling((3, d), fl.Affine(), hidden=8, swap=True, context_dim=c),
+          dims=(2, 3), context=True, exempt=IMAGE, scale=1.0),
     Entry("Elementwise mixture", lambda d, c: fl.Elementwise(d, fl.LogisticMixtureCDF(3), context_dim=c), context=True),
     Entry("Coupling mixture", coupling(fl.LogisticMixtureCDF(4)), context=True),
     Entry("Reversible", lambda d, c: fl.Reversible(*(
