@@ -57,16 +57,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "BernoulliMADE", "Bijection", "Compose",
-    "ConditionalNormal", "ConvexLinearIAF", "Coupling", "DeepSigmoid", "DenseDeepSigmoid", "Dequantize",
-    "DiagonalScale", "Elementwise", "ElementwiseMap", "Exp", "Flow", "FlowDistribution", "FlowPlusPlus",
-    "FlowTransform", "FromDistribution", "FromTransform", "GatedAffine",
-    "GaussianMixture", "Glow", "Householder", "IAF", "ImageCoupling", "Inverse", "InverseCDF", "InversionError",
-    "InvertibleConv1x1", "Linear", "LinearIAF", "LinearStateSpace", "LogisticMixtureCDF", "Logit", "MADE", "MAF",
-    "MaskedAutoregressive", "MultiScale", "NAF", "NICE", "NSF", "OrderAgnostic", "Permutation", "Pixels", "Planar",
-    "Radial", "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "Reversible", "Rotation",
-    "SequentialVAE", "Squeeze", "StandardLogistic", "StandardNormal", "Sylvester", "TemporalAffine", "Uniform",
-    "VariationalDequantize", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "importance",
+    "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "BernoulliMADE", "Bijection",
+    "CategoricalCDF", "CategoricalEncoding", "CategoricalFlow", "CategoricalMAF", "Compose", "ConditionalNormal",
+    "ConvexLinearIAF", "Coupling", "DeepSigmoid", "DenseDeepSigmoid", "Dequantize", "DiagonalScale", "Elementwise",
+    "ElementwiseMap", "Exp", "FactorisedEncoding", "Flow", "FlowDistribution", "FlowPlusPlus", "FlowTransform",
+    "FromDistribution", "FromTransform", "GatedAffine", "GaussianMixture", "Glow", "Householder", "IAF",
+    "ImageCoupling", "Inverse", "InverseCDF", "InversionError", "InvertibleConv1x1", "Linear", "LinearIAF",
+    "LinearStateSpace", "LogisticMixtureCDF", "Logit", "MADE", "MAF", "MaskedAutoregressive", "MultiScale", "NAF",
+    "NICE", "NSF", "OrderAgnostic", "Permutation", "Pixels", "Planar", "Radial", "RationalQuadraticSpline",
+    "RealNVP", "RealNVPImage", "Reshape", "Reversible", "Rotation", "SequentialVAE", "SetCoupling", "Squeeze",
+    "StandardLogistic", "StandardNormal", "Sylvester", "TemporalAffine", "Uniform", "VariationalDequantize",
+    "VariationalEncoding", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "importance",
     "latents", "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "summary", "targets", "vae",
     "volume_by_counting",
 ]

@@ -176,6 +176,11 @@ ENTRIES = [
           dims=(1, 2, 3), context=True, exempt=IMAGE, scale=1.0),
     Entry("SetCoupling swapped", lambda d, c: fl.SetCoupling((3, d), fl.Affine(), hidden=8, swap=True, context_dim=c),
           dims=(2, 3), context=True, exempt=IMAGE, scale=1.0),
+    Entry("CategoricalFlow", lambda d, c: fl.CategoricalFlow(3, 4, dim=d, layers=2, hidden=8, components=2,
+                                                             context_dim=c).bijection[:-1], dims=(2, 3), context=True,
+          layers=2, exempt=IMAGE, scale=1.0),
+    Entry("CategoricalMAF", lambda d, c: fl.CategoricalMAF(d, 3, hidden=(8,)).bijection[0], dims=MANY,
+          latents="uniform", exempt=BOUNDED | {"integral": "a density with jumps, summed up in test_discrete"}),
     Entry("Elementwise mixture", lambda d, c: fl.Elementwise(d, fl.LogisticMixtureCDF(3), context_dim=c), context=True),
     Entry("Coupling mixture", coupling(fl.LogisticMixtureCDF(4)), context=True),
     Entry("Reversible", lambda d, c: fl.Reversible(*(

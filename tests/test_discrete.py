@@ -20,7 +20,7 @@ def scattered(length, categories, dtype=torch.float64, **options):
     flow = fl.CategoricalFlow(length, categories, hidden=8, components=2, **options).to(dtype)
     for module in flow.modules():
         if isinstance(module, (SetNet, fl.nets.mlp.MLP)):
-            randomise(module)
+            randomise(module, 0.5)
     if hasattr(flow.bijection[-1], "log_prior"):
         flow.bijection[-1].log_prior.data = torch.arange(categories, dtype=dtype) / 2
     return flow.requires_grad_(False)
@@ -30,7 +30,7 @@ def scattered(length, categories, dtype=torch.float64, **options):
 def of_one_element(request):
     """One element of three categories in two dimensions, and P of each category by quadrature."""
     flow = scattered(1, 3, encoding=request.param, layers=2)
-    axis = torch.linspace(-40, 40, 1601, dtype=torch.float64)
+    axis = torch.linspace(-30, 30, 401, dtype=torch.float64)
     z = torch.cartesian_prod(axis, axis)[:, None, :]
     latent, log_det = flow.bijection[:-1].inverse(z)
     density = (flow.base.log_prob(latent) + log_det).exp()
@@ -40,7 +40,7 @@ def of_one_element(request):
 
 def test_the_probabilities_of_all_categories_add_up_to_one(of_one_element):
     _, exact = of_one_element
-    assert exact.sum().item() == pytest.approx(1, abs=1e-4) and exact.min() > 1e-2
+    assert exact.sum().item() == pytest.approx(1, abs=1e-3) and exact.min() > 1e-2
 
 
 def test_the_mean_ratio_is_the_probability_and_the_mean_logarithm_is_below(of_one_element):
@@ -78,7 +78,7 @@ def test_both_directions_of_an_encoding_agree(encoding):
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_the_density_of_a_cloud_is_one(encoding):
     layer = scattered(1, 3, encoding=encoding, layers=1).bijection[-1]
-    axis = torch.linspace(-30, 30, 601, dtype=torch.float64)
+    axis = torch.linspace(-20, 20, 301, dtype=torch.float64)
     z = torch.cartesian_prod(axis, axis)[:, None, :]
     for c in range(3):
         mass = layer.log_q(z, layer.one_hot(torch.full((1, 1), c))).exp().sum() * (axis[1] - axis[0]) ** 2

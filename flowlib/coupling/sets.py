@@ -2,8 +2,6 @@
 of all elements' kept ones. No order of the elements is better than another."""
 from __future__ import annotations
 
-from torch import Tensor
-
 from ..elementwise.base import ElementwiseMap
 from ..nets.sets import SetNet
 from .halves import Halves
@@ -60,6 +58,6 @@ class SetCoupling(Halves):
                           None if self.context_shape is None else self.context_shape[-1])
 
     def _read(self, kept, context):
-        if self.context_shape is None:
-            return self.net(kept)
-        return self.net(kept, context if len(self.context_shape) == 2 else context[..., None, :])
+        if len(self.context_shape or ()) == 1:  # the same for every element
+            context = context[..., None, :]
+        return self.net(kept, None if self.context_shape is None else context)

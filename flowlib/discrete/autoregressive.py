@@ -20,7 +20,7 @@ class _OfLabels(MaskedAutoregressive):
     """Its network reads of each coordinate which cell it lies in, and nothing of the noise."""
 
     def __init__(self, length: int, categories: int, hidden: Sequence[int], order: str | Iterable[int]):
-        super().__init__(length, CategoricalCDF(categories), hidden=hidden, order=order, sampling="sweeps")
+        super().__init__(length, CategoricalCDF(categories), hidden=hidden, order=order, sampling="passes")
         self.categories = categories
 
     def _params(self, x: Tensor, context: Tensor | None) -> Tensor:
@@ -35,7 +35,7 @@ class CategoricalMAF(Flow):
     through the distribution function of its category ([CategoricalCDF](#flowlib.CategoricalCDF)) to a uniform latent.
     The density of v is the same in the whole cell of x, so the bound of uniform dequantization is no loss: `log_prob`
     is $\ln P(x)$ to a few millionths (see `Dequantize` for the edge of a cell). Cost: one pass of the network for
-    `log_prob`, up to N of them for `sample`.
+    `log_prob`, N of them for `sample`.
 
     Args:
         length: N.

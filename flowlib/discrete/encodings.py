@@ -95,9 +95,10 @@ class FactorisedEncoding(CategoricalEncoding):
 
     $$p(x_i|z_i) = \frac{\tilde p(x_i)\, q(z_i|x_i)}{\sum_c \tilde p(c)\, q(z_i|c)}$$
 
-    (Lippe and Gavves 2021, arXiv:2006.09790, section 2.2 and equation 3). The fewer points two clouds share, the tighter
-    the bound. With no layers, clouds are logistic: K means and scales, the paper's mixture of logistics. With layers,
-    they are bent by affine couplings that read the category, its linear flows.
+    (Lippe and Gavves 2021, arXiv:2006.09790, section 2.2 and equation 3). Clouds that share points cost likelihood
+    where categories depend on each other, since each point is read by itself. With no layers, clouds are logistic: K
+    means and scales, the paper's mixture of logistics. With layers, they are bent by affine couplings that read the
+    category, its linear flows.
 
     Cost: of `draw` and `log_decoder`, K densities at each place.
 

@@ -15,9 +15,9 @@ class CategoricalCDF(ElementwiseMap):
 
     $$z = \sum_{c<k} p_c + (Kx - k)\, p_k, \qquad k = \lfloor Kx \rfloor,\ p = \operatorname{softmax}(\theta),$$
 
-    which is linear in each cell, with slope $K p_k$. So with a uniform base the density is $K p_k$ in all of cell k, and
-    a label k that is dequantized uniformly, $x = (k + u)/K$, has the probability $p_k$ exactly, whatever u. Outside of
-    [0, 1] it is the identity. Cost: O(K) both ways.
+    which is linear in each cell, with slope $K p_k$. So with a uniform base the density is $K p_k$ in all of cell k,
+    and a label k that is dequantized uniformly, $x = (k + u)/K$, has the probability $p_k$ exactly, whatever u. Outside
+    of [0, 1] it is the identity. Cost: O(K) both ways.
 
     Args:
         categories: K, which is also the number of parameters: a logit for each.
