@@ -21,8 +21,11 @@ def scattered(length, categories, dtype=torch.float64, **options):
     for module in flow.modules():
         if isinstance(module, (SetNet, fl.nets.mlp.MLP)):
             randomise(module, 0.5)
-    if hasattr(flow.bijection[-1], "log_prior"):
-        flow.bijection[-1].log_prior.data = torch.arange(categories, dtype=dtype) / 2
+    layer = flow.bijection[-1]
+    if isinstance(layer, fl.FactorisedEncoding):
+        layer.log_prior.data = torch.arange(categories, dtype=dtype) / 2
+    place = layer.place if isinstance(layer, fl.VariationalEncoding) else layer.clouds[-1]
+    place.params.data[:, 0], place.shift.weight.data = 0.5, place.shift.weight.data / 2  # wide clouds, which overlap
     return flow.requires_grad_(False)
 
 
@@ -78,7 +81,7 @@ def test_both_directions_of_an_encoding_agree(encoding):
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_the_density_of_a_cloud_is_one(encoding):
     layer = scattered(1, 3, encoding=encoding, layers=1).bijection[-1]
-    axis = torch.linspace(-20, 20, 301, dtype=torch.float64)
+    axis = torch.linspace(-20, 20, 121, dtype=torch.float64)
     z = torch.cartesian_prod(axis, axis)[:, None, :]
     for c in range(3):
         mass = layer.log_q(z, layer.one_hot(torch.full((1, 1), c))).exp().sum() * (axis[1] - axis[0]) ** 2
@@ -90,7 +93,7 @@ def test_bayes_rule_by_hand():
     with torch.no_grad():
         layer.clouds[-1].params.zero_()
         layer.clouds[-1].shift.weight.copy_(torch.tensor([[0.0, 0.0], [-1.0, 2.0]]))  # ln s = 0, places -1 and 2
-        layer.log_prior.copy_(torch.tensor([0.25, 0.75]).log())
+        layer.log_prior.copy_(torch.tensor([1.0, 3.0], dtype=torch.float64).log())  # 1/4 and 3/4
     density = [torch.sigmoid(t) * torch.sigmoid(-t) for t in torch.tensor([1.5 + 1, 1.5 - 2], dtype=torch.float64)]
     joint = torch.stack([0.25 * density[0], 0.75 * density[1]])
     found = layer.log_decoder(torch.full((1, 1), 1.5, dtype=torch.float64)).exp()
@@ -114,12 +117,11 @@ def test_places_that_are_masked_change_nothing():
     torch.manual_seed(0)
     net = SetNet(2, 3, hidden=8, context_dim=1)
     randomise(net)
-    x, context = torch.randn(4, 5, 2), torch.randn(4, 1, 1)
-    mask = torch.arange(5) < torch.tensor([[5], [3], [1], [0]])
+    x, context = torch.randn(3, 5, 2), torch.randn(3, 1, 1)
+    mask = torch.arange(5) < torch.tensor([[5], [3], [1]])
     padded = net(x, context, mask)
-    for row, size in enumerate(mask.sum(-1)):
-        assert (padded[row, :size] - net(x[row, :size], context[row])).abs().max().nan_to_num() < 1e-6 or not size
-    assert (net(x, context) - net(torch.randn(4, 5, 2).where(mask[..., None], x), context, mask)).abs()[0].max() < 1e-6
+    for row, size in enumerate((5, 3, 1)):
+        assert (padded[row, :size] - net(x[row, :size], context[row])).abs().max() < 1e-6
     other = x.where(mask[..., None], 1e3)
     assert (net(other, context, mask) - padded)[mask].abs().max() < 1e-6
 
@@ -187,7 +189,7 @@ def test_an_autoregression_of_categories_is_exact():
     log_p = flow.log_prob(PAIRS.expand(5, -1, -1))
     assert (log_p - log_p[0]).abs().max() < 1e-12
     assert log_p[0].exp().sum().item() == pytest.approx(1, abs=1e-9)
-    cells = flow.bijection[0]._params((PAIRS + 0.5) / 3, None).log_softmax(-1)  # (9, 2, 3)
+    cells = flow.bijection[0]._params((PAIRS + 0.5).double() / 3, None).log_softmax(-1)  # (9, 2, 3)
     assert (cells.gather(-1, PAIRS[..., None]).sum((-2, -1)) - log_p[0]).abs().max() < 1e-9
     first = log_p[0].exp().reshape(3, 3).sum(0)  # of the second place, which comes first
     assert (first - cells[0, 1].exp()).abs().max() < 1e-9 and (cells[0, 0] - cells[1, 0]).abs().max() > 1e-3
@@ -207,6 +209,6 @@ def test_the_distribution_function_of_a_category():
     logits = torch.tensor([0.1, 0.2, 0.7], dtype=torch.float64).log()
     x = torch.tensor([-0.5, 0.0, 1 / 6, 1 / 3, 0.5, 1.0, 1.5], dtype=torch.float64)
     z, log_slope = fl.CategoricalCDF(3).inverse(x, logits.expand(7, 3))
-    assert (z - torch.tensor([-0.5, 0.0, 0.05, 0.1, 0.2, 1.0, 1.5])).abs().max() < 1e-9
-    assert (log_slope[[2, 4]].exp() - torch.tensor([0.3, 0.6])).abs().max() < 1e-9
+    assert z.tolist() == pytest.approx([-0.5, 0.0, 0.05, 0.1, 0.2, 1.0, 1.5], abs=1e-9)
+    assert log_slope[[2, 4]].exp().tolist() == pytest.approx([0.3, 0.6], rel=1e-9)
     assert log_slope[0] == log_slope[-1] == 0 and math.isclose(log_slope[5].exp(), 2.1, rel_tol=1e-9)

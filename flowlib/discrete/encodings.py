@@ -134,11 +134,11 @@ class FactorisedEncoding(CategoricalEncoding):
     def draw(self, one_hot: Tensor) -> tuple[Tensor, Tensor]:
         noise = self.noise.rsample(one_hot.shape[:-1])
         z, log_det = self.clouds(noise, one_hot)
-        prior = self.log_prior.log_softmax(-1)
-        own = one_hot @ prior + self.noise.log_prob(noise) - log_det
+        prior = (self.log_prior.log_softmax(-1) * one_hot).sum(-1)
+        own = prior + self.noise.log_prob(noise) - log_det
         # The own cloud's density by the way that z came: nothing is to be gained from an inverse that is inexact
         joint = torch.where(one_hot > 0, own[..., None], self._log_joint(z))
-        return z, (one_hot @ prior - joint.logsumexp(-1)).sum(-1)
+        return z, (prior - joint.logsumexp(-1)).sum(-1)
 
     def log_decoder(self, z: Tensor) -> Tensor:
         return self._log_joint(z).log_softmax(-1)

@@ -51,7 +51,7 @@ elif args.model == "autoregressive":
     flow = fl.CategoricalMAF(n, n)
 else:
     flow = fl.CategoricalFlow(n, n, encoding=args.model, dim=args.dim, layers=args.layers)
-history = fit(flow, sets, steps=args.steps, batch_size=256, lr=2e-3, seed=args.seed, out=args.out,
+history = fit(flow, sets, steps=args.steps, batch_size=256, lr=3e-3, seed=args.seed, out=args.out,
               resume=args.out is not None, cpu=True)
 flow.eval()
 with torch.no_grad():
