@@ -27,7 +27,7 @@ class CategoricalEncoding(Bijection):
     $$E_{q(z|x)}\Big[\ln \frac{p(z) \prod_i p(x_i|z_i)}{q(z|x)}\Big] \le \ln P(x), \qquad
     P(x) = E_{q(z|x)}\Big[\frac{p(z) \prod_i p(x_i|z_i)}{q(z|x)}\Big]$$
 
-    (Lippe and Gavves 2021, arXiv:2006.09790, equation 2), and `sample` draws from P itself.
+    (Lippe and Gavves 2021, arXiv:2006.09790), and `sample` draws from P itself.
 
     A subclass writes `draw` and `log_decoder`.
 
@@ -95,7 +95,7 @@ class FactorisedEncoding(CategoricalEncoding):
 
     $$p(x_i|z_i) = \frac{\tilde p(x_i)\, q(z_i|x_i)}{\sum_c \tilde p(c)\, q(z_i|c)}$$
 
-    (Lippe and Gavves 2021, arXiv:2006.09790, section 2.2 and equation 3). Clouds that share points cost likelihood
+    (Lippe and Gavves 2021, arXiv:2006.09790). Clouds that share points cost likelihood
     where categories depend on each other, since each point is read by itself. With no layers, clouds are logistic: K
     means and scales, the paper's mixture of logistics. With layers, they are bent by affine couplings that read the
     category, its linear flows.
@@ -149,7 +149,7 @@ class FactorisedEncoding(CategoricalEncoding):
 
 class VariationalEncoding(CategoricalEncoding):
     r"""$q(z|x)$ is a flow over all N points together that reads all of x, and the decoder $p(x_i|z_i)$ is a network of
-    its own (Lippe and Gavves 2021, arXiv:2006.09790, section 2.2). The flow has mixture couplings on sets, taken in
+    its own (Lippe and Gavves 2021, arXiv:2006.09790). The flow has mixture couplings on sets, taken in
     their cheap direction, and then a place and a scale for each category.
 
     Cost: `layers` network passes in `inverse`; in `forward` also a root search, for the log-det.

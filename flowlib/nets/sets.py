@@ -14,7 +14,7 @@ class SetNet(nn.Module):
     $$h_i \leftarrow h_i + \operatorname{ReLU}\Big(A h_i + B \sum_j h_j + b\Big)$$
 
     in each of R rounds, between a linear layer at either end, of which the last starts at zero (Zaheer et al. 2017,
-    arXiv:1703.06114, equation 4). Cost: linear in the number of elements.
+    arXiv:1703.06114). Cost: linear in the number of elements.
 
     Args:
         inputs: Numbers of each element.

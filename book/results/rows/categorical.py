@@ -2,7 +2,7 @@
 bits a variable.
 
 `shuffle-N`: a set of N elements that bear the numbers 0..N-1 in any order, all orders alike; the optimum is log2(N!)/N
-(Lippe and Gavves 2021, arXiv:2006.09790, section 5.1). Models: the three encodings of a `CategoricalFlow`; mixture
+(Lippe and Gavves 2021, arXiv:2006.09790). Models: the three encodings of a `CategoricalFlow`; mixture
 couplings over one number an element, dequantized by uniform or learned noise; an exact autoregressive model.
 
 What is printed last is the bound; before it the importance-weighted bound of 64 draws, and the share of samples that
