@@ -41,6 +41,8 @@ from .images.squeeze import Squeeze, checkerboard
 from .images.variational import VariationalDequantize
 from .maps import AffineMap, Exp, InverseCDF, Linear, Logit, Permutation, Rotation
 from .nets.made import MADE
+from .residual.mint import MintLayer
+from .residual.mintnet import MintNet
 from .reversible import Reversible
 from .saving import check_saveable
 from .teach import targets
@@ -58,12 +60,12 @@ __all__ = [
     "FlowTransform", "FromDistribution", "FromTransform", "GatedAffine",
     "GaussianMixture", "Glow", "Householder", "IAF", "ImageCoupling", "Inverse", "InverseCDF", "InversionError",
     "InvertibleConv1x1", "Linear", "LinearIAF", "LinearStateSpace", "LogisticMixtureCDF", "Logit", "MADE", "MAF",
-    "MaskedAutoregressive", "MultiScale", "NAF", "NICE", "NSF", "OrderAgnostic", "Permutation", "Pixels", "Planar",
-    "Radial", "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "Reversible", "Rotation",
-    "SequentialVAE", "Squeeze", "StandardLogistic", "StandardNormal", "Sylvester", "TemporalAffine", "Uniform",
-    "VariationalDequantize", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "importance",
-    "latents", "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "summary", "targets", "vae",
-    "volume_by_counting",
+    "MaskedAutoregressive", "MintLayer", "MintNet", "MultiScale", "NAF", "NICE", "NSF", "OrderAgnostic", "Permutation",
+    "Pixels", "Planar", "Radial", "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "Reversible",
+    "Rotation", "SequentialVAE", "Squeeze", "StandardLogistic", "StandardNormal", "Sylvester", "TemporalAffine",
+    "Uniform", "VariationalDequantize", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data",
+    "importance", "latents", "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "summary", "targets",
+    "vae", "volume_by_counting",
 ]
 
 
