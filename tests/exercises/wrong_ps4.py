@@ -197,8 +197,35 @@ WRONG = {
         ("one for each sequence", changed("autocorrelation", (".mean()", ".mean(1)")), {"q6_autocorrelation"})],
 }
 
-# function -> [(what is unusual, the text)]: right all the same
-RIGHT = {
+# pairs that agree with each other, and are wrong: (what, function -> text)
+CONSISTENT = [
+    ("strict in the first layer", {"made_masks": changed("made_masks", (
+        "m1[:, None] >= rank", "m1[:, None] > rank"), ("rank[:, None] > m2", "rank[:, None] >= m2"))}),
+    ("means and log-scales exchanged", {
+        "maf_inverse": changed("maf_inverse", ("mean, log_scale =", "log_scale, mean =")),
+        "maf_forward": changed("maf_forward", ("mean, log_scale =", "log_scale, mean =")),
+        "iaf_sample": changed("iaf_sample", ("mean, log_scale =", "log_scale, mean ="))}),
+    ("shifted before it is stretched", {
+        "maf_inverse": changed("maf_inverse", ("(x - mean) * torch.exp(-log_scale)", "x * torch.exp(-log_scale) - mean")),
+        "maf_forward": changed("maf_forward", ("z * torch.exp(log_scale) + mean", "(z + mean) * torch.exp(log_scale)"))}),
+    ("an inverse autoregressive flow for a masked one", {
+        "maf_forward": ANSWERS.good["maf_inverse"].replace("maf_inverse", "maf_forward").replace(
+            "(x - mean) * torch.exp(-log_scale), -log_scale", "x * torch.exp(log_scale) + mean, log_scale"),
+        "maf_inverse": ANSWERS.good["maf_forward"].replace("maf_forward", "maf_inverse").replace(
+            "z * torch.exp(log_scale) + mean", "(z - mean) * torch.exp(-log_scale)").replace(
+            "return x, log_scale", "return x, -log_scale")}),
+    ("the oldest first", {
+        "time_inverse": changed("time_inverse", (".flip(2)", "")),
+        "time_forward": changed("time_forward", ("torch.cat([steps[-1][:, None], past[:, :-1]], 1)",
+                                                 "torch.cat([past[:, 1:], steps[-1][:, None]], 1)"))}),
+    ("scale and shift exchanged", {"time_inverse": changed("time_inverse", ("r, m = ", "m, r = ")),
+                                   "time_forward": changed("time_forward", ("r, m = ", "m, r = "))}),
+    ("unbounded scale", {"time_inverse": changed("time_inverse", ("s = torch.tanh(r)", "s = r")),
+                         "time_forward": changed("time_forward", ("s = torch.tanh(r)", "s = r"))}),
+    ("exp for softplus", {"dsf": changed("dsf", ("F.softplus(", "torch.exp("))})]
+
+# unusual, and right all the same
+UNUSUAL = {
     "made_masks": [
         ("booleans", changed("made_masks", (".double()", ""))),
         ("integers", changed("made_masks", (".double()", ".long()"))),
@@ -327,3 +354,4 @@ RIGHT = {
     return sum(pairs) / len(pairs) * x.numel() / (x * x).sum()
 ''')],
 }
+RIGHT = [(f"{function}, {what}", {function: answer}) for function, answers in UNUSUAL.items() for what, answer in answers]
