@@ -206,8 +206,10 @@ CONSISTENT = [
         "maf_forward": changed("maf_forward", ("mean, log_scale =", "log_scale, mean =")),
         "iaf_sample": changed("iaf_sample", ("mean, log_scale =", "log_scale, mean ="))}),
     ("shifted before it is stretched", {
-        "maf_inverse": changed("maf_inverse", ("(x - mean) * torch.exp(-log_scale)", "x * torch.exp(-log_scale) - mean")),
-        "maf_forward": changed("maf_forward", ("z * torch.exp(log_scale) + mean", "(z + mean) * torch.exp(log_scale)"))}),
+        "maf_inverse": changed("maf_inverse", ("(x - mean) * torch.exp(-log_scale)",
+                                               "x * torch.exp(-log_scale) - mean")),
+        "maf_forward": changed("maf_forward", ("z * torch.exp(log_scale) + mean",
+                                               "(z + mean) * torch.exp(log_scale)"))}),
     ("an inverse autoregressive flow for a masked one", {
         "maf_forward": ANSWERS.good["maf_inverse"].replace("maf_inverse", "maf_forward").replace(
             "(x - mean) * torch.exp(-log_scale), -log_scale", "x * torch.exp(log_scale) + mean, log_scale"),
@@ -354,4 +356,5 @@ UNUSUAL = {
     return sum(pairs) / len(pairs) * x.numel() / (x * x).sum()
 ''')],
 }
-RIGHT = [(f"{function}, {what}", {function: answer}) for function, answers in UNUSUAL.items() for what, answer in answers]
+RIGHT = [(f"{function}, {what}", {function: answer}) for function, answers in UNUSUAL.items()
+         for what, answer in answers]
