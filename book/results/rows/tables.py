@@ -27,11 +27,11 @@ BEFORE = {"made": "gaussian", "realnvp": "made", "maf": "made", "maf-mixture": "
           "nsf": "maf"}  # compared with
 TABLES = {  # width, and how long at most
     "bsds300-small": (256, dict(steps=1_000, batch_size=256, lr=2e-3)),
-    "power-small": (128, dict(steps=1_500, batch_size=512, lr=2e-3)),
-    "protein": (128, dict(steps=1_000, batch_size=256, lr=2e-3, weight_decay=0.01)),
-    "keggundirected": (128, dict(steps=1_000, batch_size=256, lr=1e-3, weight_decay=0.1)),
+    "power-small": (128, dict(steps=3_000, batch_size=512, lr=2e-3)),
+    "protein": (128, dict(steps=4_000, batch_size=256, lr=2e-3, weight_decay=0.01)),
+    "keggundirected": (128, dict(steps=4_000, batch_size=256, lr=1e-3, weight_decay=0.1)),
     "parkinsons": (64, dict(steps=1_000, batch_size=256, lr=2e-3, weight_decay=0.1)),
-    "higgs-small": (64, dict(steps=1_000, batch_size=256, lr=2e-3, weight_decay=0.3)),
+    "higgs-small": (64, dict(steps=2_000, batch_size=256, lr=2e-3, weight_decay=0.3)),
     "wine": (32, dict(steps=1_000, batch_size=128, lr=2e-3, weight_decay=0.3)),
 }
 
