@@ -19,11 +19,11 @@ FLOORS = {
     "The ground": ("atomic", "seeds", "arguments", "describe", "likeness", "saving", "distribution"),
     "The contract": ("core", "numerics", "bases", "reversible", "checks", "maps", "adapters", "recipes", "command"),
     "Maps of one number, networks": ("elementwise", "nets"),
-    "Layers": ("finite", "coupling", "autoregressive", "residual", "gaussianization", "images"),
+    "Layers": ("finite", "coupling", "autoregressive", "residual", "gaussianization", "discrete", "images"),
     "Models": ("coupling.nice", "coupling.realnvp", "coupling.nsf", "coupling.glow", "coupling.flowpp",
                "autoregressive.maf", "autoregressive.iaf", "autoregressive.naf", "autoregressive.bernoulli",
                "autoregressive.state_space", "residual.mintnet", "gaussianization.copula", "gaussianization.flow",
-               "gaussianization.rbig", "images.pixels", "vae"),
+               "gaussianization.rbig", "discrete.categorical", "discrete.autoregressive", "images.pixels", "vae"),
     "What a model is worth": ("data", "evaluate"),
     "Training, teaching": ("train", "sklearn", "teach", "exercises", "sbi", "__main__"),
 }
