@@ -40,7 +40,11 @@ from .images.pixels import Pixels, Reshape
 from .images.squeeze import Squeeze, checkerboard
 from .images.variational import VariationalDequantize
 from .maps import AffineMap, Exp, InverseCDF, Linear, Logit, Permutation, Rotation
+from .nets.lipschitz import spectral_bound
 from .nets.made import MADE
+from .residual.block import ResidualBlock
+from .residual.iresnet import IResNet, ResidualFlow, ResidualFlowImage
+from .residual.log_det import estimate_log_det, truncation_bound
 from .reversible import Reversible
 from .saving import check_saveable
 from .teach import targets
@@ -56,13 +60,15 @@ __all__ = [
     "ConditionalNormal", "ConvexLinearIAF", "Coupling", "DeepSigmoid", "DenseDeepSigmoid", "Dequantize",
     "DiagonalScale", "Elementwise", "ElementwiseMap", "Exp", "Flow", "FlowDistribution", "FlowPlusPlus",
     "FlowTransform", "FromDistribution", "FromTransform", "GatedAffine",
-    "GaussianMixture", "Glow", "Householder", "IAF", "ImageCoupling", "Inverse", "InverseCDF", "InversionError",
+    "GaussianMixture", "Glow", "Householder", "IAF", "IResNet", "ImageCoupling", "Inverse", "InverseCDF", "InversionError",
     "InvertibleConv1x1", "Linear", "LinearIAF", "LinearStateSpace", "LogisticMixtureCDF", "Logit", "MADE", "MAF",
     "MaskedAutoregressive", "MultiScale", "NAF", "NICE", "NSF", "OrderAgnostic", "Permutation", "Pixels", "Planar",
-    "Radial", "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "Reversible", "Rotation",
+    "Radial", "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "ResidualBlock",
+    "ResidualFlow", "ResidualFlowImage", "Reversible", "Rotation",
     "SequentialVAE", "Squeeze", "StandardLogistic", "StandardNormal", "Sylvester", "TemporalAffine", "Uniform",
-    "VariationalDequantize", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "importance",
-    "latents", "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "summary", "targets", "vae",
+    "VariationalDequantize", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "estimate_log_det", "importance",
+    "latents", "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "spectral_bound", "summary", "targets",
+    "truncation_bound", "vae",
     "volume_by_counting",
 ]
 

@@ -19,10 +19,11 @@ FLOORS = {
     "The ground": ("atomic", "seeds", "arguments", "describe", "likeness", "saving", "distribution"),
     "The contract": ("core", "numerics", "bases", "reversible", "checks", "maps", "adapters", "recipes", "command"),
     "Maps of one number, networks": ("elementwise", "nets"),
-    "Layers": ("finite", "coupling", "autoregressive", "images"),
+    "Layers": ("finite", "coupling", "autoregressive", "residual", "images"),
     "Models": ("coupling.nice", "coupling.realnvp", "coupling.nsf", "coupling.glow", "coupling.flowpp",
                "autoregressive.maf", "autoregressive.iaf",
-               "autoregressive.naf", "autoregressive.bernoulli", "autoregressive.state_space", "images.pixels", "vae"),
+               "autoregressive.naf", "autoregressive.bernoulli", "autoregressive.state_space",
+               "residual.iresnet", "images.pixels", "vae"),
     "What a model is worth": ("data", "evaluate"),
     "Training, teaching": ("train", "sklearn", "teach", "exercises", "sbi", "__main__"),
 }
