@@ -44,18 +44,15 @@ def spectral_bound(matrices: Tensor, squarings: int = SQUARINGS) -> Tensor:
     if matrices.ndim < 2:
         raise ValueError(f"spectral_bound takes matrices (..., m, n), got shape {tuple(matrices.shape)}")
     a = matrices if matrices.shape[-1] <= matrices.shape[-2] else matrices.mH
-    constant = a.detach()
+    constant, tiny = a.detach(), torch.finfo(a.dtype).tiny
     power = constant.mH @ constant
-    tiny = torch.finfo(a.dtype).tiny
-
-    def scaled(matrix):
-        size = torch.linalg.matrix_norm(matrix).clamp(min=tiny)
-        return matrix / size[..., None, None], size.log()
-
-    power, log = scaled(power)  # (A^T A)^(2^j) = e^log times power
-    for _ in range(squarings):
-        power, size = scaled(power @ power)
-        log = 2 * log + size
+    sizes = []
+    for k in range(squarings + 1):
+        power = power @ power if k else power
+        sizes.append(torch.linalg.matrix_norm(power).clamp(min=tiny))
+        power = power / sizes[-1][..., None, None]
+    doublings = torch.tensor([2.0**k for k in range(squarings, -1, -1)], dtype=power.real.dtype, device=power.device)
+    log = torch.stack(sizes, -1).log() @ doublings
     # tr((A^T A)^q) = e^log tr(power A^T A), whose gradient reaches A through the last factor alone: q times too small
     half = 0.5 * ((a @ power) * a.conj()).real.sum((-1, -2)).clamp(min=tiny).log()
     value = ((log + 2 * half.detach()) / (2 * (2**squarings + 1))).exp()
@@ -66,18 +63,21 @@ def spectral_bound(matrices: Tensor, squarings: int = SQUARINGS) -> Tensor:
 
 
 class LipSwish(nn.Module):
-    r"""$\phi(x) = x\,\sigma(\beta x) / 1.1$ with $\beta > 0$ learned: its slope lies in (-0.1, 1) for every $\beta$, and
-    is smooth (Chen et al. 2019, arXiv:1906.02735, section 3.4)."""
+    r"""$\phi(x) = x\,\sigma(\beta x) / 1.1$ with $\beta > 0$ learned: its slope lies in (-0.1, 1) for each $\beta$, and
+    is smooth (Chen et al. 2019, arXiv:1906.02735, section 3.4). It starts at $\beta = 4$: where weights may not grow, a
+    bend that is too wide for data of variance 1 takes long to become narrow."""
 
     def __init__(self):
         super().__init__()
-        self.log_beta = nn.Parameter(torch.zeros(1))
+        self.log_beta = nn.Parameter(torch.full((1,), math.log(4)))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Value and slope."""
         beta = wide(self.log_beta).exp()
-        s = torch.sigmoid(beta * x)
-        return x * s / 1.1, s * (1 + beta * x * (1 - s)) / 1.1
+        t = beta * x
+        s = torch.sigmoid(t)
+        swish = t * s
+        return swish * (1 / (1.1 * beta)), torch.lerp(s, torch.ones_like(beta), swish) * (1 / 1.1)  # s + t s (1 - s)
 
 
 class ELU(nn.Module):

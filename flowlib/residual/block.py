@@ -126,15 +126,13 @@ class ResidualBlock(Bijection):
 
     def _log_det(self, at: Linearised, draws: int = 1, generator: torch.Generator | None = None) -> Estimate:
         if self.log_det == "exact":
-            value = torch.linalg.slogdet(self._matrix(at))[1]
+            value = _log_det(self._matrix(at))
             return Estimate(value, torch.zeros_like(value))
-        options = dict(terms=self.terms, more=None if self.log_det == "series" else self.more, ndim=self.event_ndim,
-                       draws=draws, generator=generator)
-        if self.log_det == "neumann":
-            constant = at.detach()
-            return estimate_log_det(lambda v: self.net.pull(constant, v), at.value, **options,
-                                    gradient=lambda v: self.net.push(at, v))
-        return estimate_log_det(lambda v: self.net.push(at, v), at.value, **options)
+        neumann = self.log_det == "neumann"
+        factors = at.detach() if neumann else at
+        return estimate_log_det(lambda v: self.net.pull(factors, v), at.value, terms=self.terms,
+                                more=None if self.log_det == "series" else self.more, ndim=self.event_ndim, draws=draws,
+                                generator=generator, gradient=(lambda v: self.net.push(at, v)) if neumann else None)
 
     def _solve(self, z: Tensor, weights: list[Weights]) -> Solution:
         batch = torch.broadcast_shapes(z.shape[: z.ndim - self.event_ndim],
@@ -147,6 +145,14 @@ class ResidualBlock(Bijection):
 
         found = solve_contraction(g, flat, self.net.coefficient)
         return found._replace(x=found.x.reshape(*batch, *self.event_shape))
+
+
+def _log_det(matrix):
+    """Of matrices with a positive determinant; for two dimensions by its formula, which is many times as fast."""
+    if matrix.shape[-1] == 2:
+        (a, b), (c, d) = (row.unbind(-1) for row in matrix.unbind(-2))
+        return (a * d - b * c).log()
+    return torch.linalg.slogdet(matrix)[1]
 
 
 class _Implicit(torch.autograd.Function):

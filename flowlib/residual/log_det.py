@@ -32,7 +32,8 @@ class Estimate(NamedTuple):
 
 def truncation_bound(dim: int, lipschitz: float, terms: int) -> float:
     r"""How far the first n terms of the series can be from $\ln\det(I + J)$ for $\|J\|_2 \le L < 1$:
-    $D\,(-\ln(1 - L) - \sum_{k\le n} L^k/k)$, which falls like $L^n$ (Behrmann et al. 2019, arXiv:1811.00995, theorem 4).
+    $D\,(-\ln(1 - L) - \sum_{k\le n} L^k/k)$, which falls like $L^n$ (Behrmann et al. 2019, arXiv:1811.00995, theorem
+    4).
 
     Args:
         dim: D.
