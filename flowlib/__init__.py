@@ -45,6 +45,8 @@ from .nets.made import MADE
 from .residual.block import ResidualBlock
 from .residual.iresnet import IResNet, ResidualFlow, ResidualFlowImage
 from .residual.log_det import estimate_log_det, truncation_bound
+from .residual.mint import MintLayer
+from .residual.mintnet import MintNet
 from .reversible import Reversible
 from .saving import check_saveable
 from .teach import targets
@@ -59,17 +61,15 @@ __all__ = [
     "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "BernoulliMADE", "Bijection", "Compose",
     "ConditionalNormal", "ConvexLinearIAF", "Coupling", "DeepSigmoid", "DenseDeepSigmoid", "Dequantize",
     "DiagonalScale", "Elementwise", "ElementwiseMap", "Exp", "Flow", "FlowDistribution", "FlowPlusPlus",
-    "FlowTransform", "FromDistribution", "FromTransform", "GatedAffine",
-    "GaussianMixture", "Glow", "Householder", "IAF", "IResNet", "ImageCoupling", "Inverse", "InverseCDF", "InversionError",
-    "InvertibleConv1x1", "Linear", "LinearIAF", "LinearStateSpace", "LogisticMixtureCDF", "Logit", "MADE", "MAF",
-    "MaskedAutoregressive", "MultiScale", "NAF", "NICE", "NSF", "OrderAgnostic", "Permutation", "Pixels", "Planar",
-    "Radial", "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "ResidualBlock",
-    "ResidualFlow", "ResidualFlowImage", "Reversible", "Rotation",
-    "SequentialVAE", "Squeeze", "StandardLogistic", "StandardNormal", "Sylvester", "TemporalAffine", "Uniform",
-    "VariationalDequantize", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "estimate_log_det", "importance",
-    "latents", "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "spectral_bound", "summary", "targets",
-    "truncation_bound", "vae",
-    "volume_by_counting",
+    "FlowTransform", "FromDistribution", "FromTransform", "GatedAffine", "GaussianMixture", "Glow", "Householder",
+    "IAF", "IResNet", "ImageCoupling", "Inverse", "InverseCDF", "InversionError", "InvertibleConv1x1", "Linear",
+    "LinearIAF", "LinearStateSpace", "LogisticMixtureCDF", "Logit", "MADE", "MAF", "MaskedAutoregressive", "MintLayer",
+    "MintNet", "MultiScale", "NAF", "NICE", "NSF", "OrderAgnostic", "Permutation", "Pixels", "Planar", "Radial",
+    "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "ResidualBlock", "ResidualFlow",
+    "ResidualFlowImage", "Reversible", "Rotation", "SequentialVAE", "Squeeze", "StandardLogistic", "StandardNormal",
+    "Sylvester", "TemporalAffine", "Uniform", "VariationalDequantize", "bits_per_dim", "check_saveable", "checkerboard",
+    "checks", "data", "estimate_log_det", "importance", "latents", "load", "numerics", "parallelepiped_volume", "save",
+    "scale_shapes", "spectral_bound", "summary", "targets", "truncation_bound", "vae", "volume_by_counting",
 ]
 
 

@@ -88,7 +88,8 @@ def on_images(make, size=4):
 
 def body(cls, parts=1, **options):
     """The deterministic part of an image model: all but preprocessing and dequantization."""
-    return lambda shape, c: fl.Compose(*cls(shape, hidden=8, context_dim=c, **options).bijection.bijections[:parts])
+    options = {"hidden": 8} | options
+    return lambda shape, c: fl.Compose(*cls(shape, context_dim=c, **options).bijection.bijections[:parts])
 
 
 def used_batch_norm(shape):
@@ -178,6 +179,11 @@ ENTRIES = [
           context=True, exempt=IMAGE | {"deep": "64 searches, as for vectors and slower"}),
     Entry("ResidualFlowImage", on_images(body(fl.ResidualFlowImage, scales=1, steps=1, log_det="exact"), size=2),
           dims=(1,), layers=6, exempt=IMAGE, scale=1.0),
+    Entry("MintLayer", lambda d, c: fl.MintLayer(d, units=3, context_dim=c), dims=(1, 2, 3), context=True),
+    Entry("MintLayer image", on_images(lambda s, c: fl.MintLayer(s, units=2, reverse=True, context_dim=c), size=2),
+          dims=(1, 3), context=True, exempt=IMAGE | {"deep": "the vector form is stacked"}),
+    Entry("MintNet", on_images(body(fl.MintNet, steps=1, hidden=2), size=2), dims=(1,), context=True, layers=5,
+          exempt=IMAGE, scale=1.0),
     Entry("Elementwise mixture", lambda d, c: fl.Elementwise(d, fl.LogisticMixtureCDF(3), context_dim=c), context=True),
     Entry("Coupling mixture", coupling(fl.LogisticMixtureCDF(4)), context=True),
     Entry("Reversible", lambda d, c: fl.Reversible(*(

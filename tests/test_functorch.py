@@ -89,7 +89,8 @@ def test_third_derivatives_through_a_root(name):
 
 MODELS = {name: cls for name, cls in vars(fl).items() if isinstance(cls, type) and issubclass(cls, fl.Flow)
           and cls not in (fl.Flow, fl.Pixels)}
-SEARCHES = {"FlowPlusPlus", "NAF"}  # for a root, in sampling: a search looks at its bracket and stays out of the graph
+# For a root, in sampling: a search looks at its bracket or residual and stays out of the graph
+SEARCHES = {"FlowPlusPlus", "MintNet", "NAF"}
 SMALL = {"layers": 1, "scales": 1, "steps": 1, "components": 2}
 
 

@@ -22,8 +22,8 @@ FLOORS = {
     "Layers": ("finite", "coupling", "autoregressive", "residual", "images"),
     "Models": ("coupling.nice", "coupling.realnvp", "coupling.nsf", "coupling.glow", "coupling.flowpp",
                "autoregressive.maf", "autoregressive.iaf",
-               "autoregressive.naf", "autoregressive.bernoulli", "autoregressive.state_space",
-               "residual.iresnet", "images.pixels", "vae"),
+               "autoregressive.naf", "autoregressive.bernoulli", "autoregressive.state_space", "residual.iresnet",
+               "residual.mintnet", "images.pixels", "vae"),
     "What a model is worth": ("data", "evaluate"),
     "Training, teaching": ("train", "sklearn", "teach", "exercises", "sbi", "__main__"),
 }
