@@ -61,6 +61,7 @@ def signs(like: Tensor, draws: int, generator: torch.Generator | None = None) ->
     return 2 * bits.to(like.dtype) - 1
 
 
+@torch.compiler.disable  # a length that is drawn makes a break in the graph
 def coefficients(terms: int, more: float | None, generator: torch.Generator | None = None) -> list[float]:
     r"""The factors of $\operatorname{tr} J^k$, k = 1, 2, ...: $(-1)^{k+1}/k$ for the first `terms`; then each further
     one is taken with probability `more` given the one before it, and divided by the probability that it was reached.
