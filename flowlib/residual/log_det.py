@@ -57,7 +57,8 @@ def truncation_bound(dim: int, lipschitz: float, terms: int) -> float:
 
 def signs(like: Tensor, draws: int, generator: torch.Generator | None = None) -> Tensor:
     """Independent signs (draws, *like.shape): of all v with E[v v^T] = I those of least variance."""
-    bits = torch.randint(2, (draws, *like.shape), device=like.device, generator=generator)
+    given: dict = {} if generator is None else {"generator": generator}  # compiled code knows no None here
+    bits = torch.randint(2, (draws, *like.shape), device=like.device, **given)
     return 2 * bits.to(like.dtype) - 1
 
 
