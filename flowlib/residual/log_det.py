@@ -57,12 +57,10 @@ def truncation_bound(dim: int, lipschitz: float, terms: int) -> float:
 
 def signs(like: Tensor, draws: int, generator: torch.Generator | None = None) -> Tensor:
     """Independent signs (draws, *like.shape): of all v with E[v v^T] = I those of least variance."""
-    given: dict = {} if generator is None else {"generator": generator}  # compiled code knows no None here
-    bits = torch.randint(2, (draws, *like.shape), device=like.device, **given)
+    bits = torch.randint(2, (draws, *like.shape), device=like.device, generator=generator)
     return 2 * bits.to(like.dtype) - 1
 
 
-@torch.compiler.disable  # a length that is drawn makes a break in the graph
 def coefficients(terms: int, more: float | None, generator: torch.Generator | None = None) -> list[float]:
     r"""The factors of $\operatorname{tr} J^k$, k = 1, 2, ...: $(-1)^{k+1}/k$ for the first `terms`; then each further
     one is taken with probability `more` given the one before it, and divided by the probability that it was reached.
@@ -80,6 +78,7 @@ def coefficients(terms: int, more: float | None, generator: torch.Generator | No
     return found
 
 
+@torch.compiler.disable  # a series of random length is no graph
 def estimate_log_det(multiply: Callable[[Tensor], Tensor], like: Tensor, *, terms: int, more: float | None = None,
                      ndim: int = 1, draws: int = 1, generator: torch.Generator | None = None,
                      gradient: Callable[[Tensor], Tensor] | None = None) -> Estimate:
