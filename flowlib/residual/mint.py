@@ -22,11 +22,12 @@ class MintLayer(Bijection):
 
     $$\log|\det \partial z / \partial x| = \sum_i \ln(t_i + \partial g_i / \partial x_i)$$
 
-    Cost of `inverse` (density): one pass of the network. Cost of `forward` (sampling): sweeps of one pass each until
-    the residual f(x) - z is rounding. In a sweep every coordinate is moved to where its *own* equation $f_i(x) = z_i$
-    holds if the others stay, by a bracketed Newton search that needs no convolution. Once those before it are right, a
-    coordinate is right after the next sweep, so as many sweeps suffice as the longest chain of coordinates of which
-    each sees the one before (`depth`): at most D, whatever the weights, and mostly far fewer. There is no step size.
+    Cost: `inverse` (density) one pass of the network; `forward` (sampling) sweeps of one pass each, at most D.
+
+    In a sweep every coordinate is moved to where its *own* equation $f_i(x) = z_i$ holds if the others stay, by a
+    bracketed Newton search that needs no convolution, until the residual f(x) - z is rounding. There is no step size.
+    Once those before it are right, a coordinate is right after the next sweep, so as many sweeps suffice as the longest
+    chain of coordinates of which each sees the one before (`depth`), whatever the weights; mostly far fewer are made.
     Where a gradient is wanted, depth + 1 Newton steps follow, with the derivatives of the inverse up to the third.
 
     It computes outside of autocast: a residual of 16 bits would tell nothing.
@@ -132,7 +133,7 @@ class MintLayer(Bijection):
         for k in range(self.depth + 1):
             value, slope, hidden = self._map(x, t, context)
             residual = target - value
-            rounding = _rounding(target, slope, x)
+            rounding = _rounding(target, slope, x, hidden)
             last, worst = worst, _number((residual.abs() / rounding).amax())
             if k == self.depth or worst <= 2 or last <= worst <= 64:  # in units of rounding; or no longer falling
                 break
@@ -168,9 +169,10 @@ class MintLayer(Bijection):
                                  f"is {residual[failed].abs().max().item():.3g}")
 
 
-def _rounding(y, slope, x):
-    """What rounding may leave of f(x) - y, which sums numbers of other places too: (N, 1, 1, 1)."""
-    return torch.finfo(y.dtype).eps * (1 + (y.abs() + (slope * x).abs()).amax((1, 2, 3), keepdim=True))
+def _rounding(y, slope, x, hidden):
+    """What rounding may leave of f(x) - y, which sums numbers of other places and of hidden units: (N, 1, 1, 1)."""
+    largest = [(y.abs() + (slope * x).abs()).amax((1, 2, 3), keepdim=True), hidden[1].abs().amax((1, 2, 3), True)]
+    return torch.finfo(y.dtype).eps * (1 + largest[0] + largest[1])
 
 
 def _number(found):
