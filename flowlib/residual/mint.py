@@ -134,7 +134,7 @@ class MintLayer(Bijection):
             value, slope, hidden = self._map(x, t, context)
             residual = target - value
             rounding = _rounding(target, slope, x, hidden)
-            last, worst = worst, _number((residual.abs() / rounding).amax())
+            last, worst = worst, _worst(residual, rounding)
             if k == self.depth or worst <= 2 or last <= worst <= 64:  # in units of rounding; or no longer falling
                 break
             x = x + self._own_root(residual, x, t, slope, hidden, own, rounding)
@@ -150,7 +150,7 @@ class MintLayer(Bijection):
         for k in range(64):
             rise, slope = self.net.along(readable(x + step) - seen, hidden, own)
             gap = residual - t * step - rise
-            worst = _number((gap.abs() / rounding).amax())
+            worst = _worst(gap, rounding)
             if worst <= 4 or (k == 16 and math.isnan(worst)):  # Newton is long there, but for the oddest of slopes
                 break
             low, high = torch.where(gap >= 0, step, low), torch.where(gap <= 0, step, high)
@@ -163,10 +163,9 @@ class MintLayer(Bijection):
 
     @staticmethod
     def _raise_unless_solved(residual, rounding):
-        failed = ~(residual.abs() <= rounding / math.sqrt(torch.finfo(rounding.dtype).eps))
-        if _number(failed.sum()) > 0:
-            raise InversionError(f"no inverse at {int(failed.sum())} of {failed.numel()} places: the largest residual "
-                                 f"is {residual[failed].abs().max().item():.3g}")
+        worst = _worst(residual, rounding / math.sqrt(torch.finfo(rounding.dtype).eps))
+        if worst > 1:
+            raise InversionError(f"no inverse found: the largest residual is {residual.abs().max().item():.3g}")
 
 
 def _rounding(y, slope, x, hidden):
@@ -175,9 +174,12 @@ def _rounding(y, slope, x, hidden):
     return torch.finfo(y.dtype).eps * (1 + largest[0] + largest[1])
 
 
-def _number(found):
-    """As a number; NaN under vmap, which lets none be looked at; 0 on the meta device, which has none."""
+def _worst(residual, allowed):
+    """The largest ratio as a number, infinite where a residual is NaN. NaN under vmap, which lets none be looked at; 0
+    where there are none."""
+    if residual.is_meta or not residual.numel():
+        return 0.0
     try:
-        return 0.0 if found.is_meta else found.item()
+        return (residual.abs() / allowed).nan_to_num(math.inf).max().item()
     except RuntimeError:
         return math.nan
