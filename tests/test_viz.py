@@ -1,11 +1,13 @@
 """Figures: densities are drawn where they are, interactive outputs are the same text in every run and work in a
 browser."""
 import re
+from xml.etree import ElementTree
 
 import matplotlib
 import matplotlib.pyplot as plt
 import pytest
 import torch
+from registry import ENTRIES
 
 import flowlib
 from flowlib import viz
@@ -122,3 +124,47 @@ def test_in_a_browser_from_disk(browser, tmp_path):
     assert page.evaluate("document.documentElement.scrollWidth") <= 400
     page.close()
     assert not faults
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda e: e.name)
+def test_an_architecture_is_drawn_of_every_bijection(entry):
+    f = entry.make(entry.dims[-1], 3 if entry.context else None)
+    drawing = viz.architecture(f).data
+    assert drawing == viz.architecture(f).data
+    root = ElementTree.fromstring(re.search(r"<svg.*</svg>", drawing, flags=re.S)[0])
+    texts = [text.text for text in root.iter("text")]
+    assert texts[-1] == f"{sum(p.numel() for p in f.parameters()):,}"
+    assert f.event_shape is None or texts[-2] == "×".join(map(str, f.event_shape))
+
+
+def rows_of(flow):
+    """The names in the drawing from top to bottom, and the cells of each strip: True where kept."""
+    drawing = viz.architecture(flow).data
+    names = re.findall(r'font-size="13" text-anchor="start" fill="#[0-9a-f]+">([^<]+)<', drawing)
+    strips = {}
+    for y, colour in re.findall(r'y="([\d.]+)" width="[\d.]+" height="12" fill="(#\w+)"', drawing):
+        strips.setdefault(y, []).append(colour == "#c3c8ce")
+    return names, list(strips.values()), re.findall(r">(\d+)×<", drawing)
+
+
+def test_layers_that_repeat_are_drawn_once_with_what_they_keep():
+    names, strips, times = rows_of(flowlib.RealNVP(5, layers=6, hidden=(8,)))
+    assert names == ["latent z", "Coupling", "Coupling", "data x"] and times == ["3"]
+    assert strips == [[True, True, False, False, False], [False, False, True, True, True]]
+
+
+def test_a_mask_is_drawn_as_it_is():
+    kept = torch.tensor([True, False, True])
+    assert rows_of(flowlib.Coupling(3, flowlib.Affine(), mask=kept))[1] == [[True, False, True]]
+    board = flowlib.ImageCoupling((1, 4, 4), flowlib.Affine(), mask="checkerboard", hidden=4)
+    assert rows_of(board)[1] == [[True, False, True, False]]
+    half = flowlib.ImageCoupling((4, 2, 2), flowlib.Affine(), swap=True, hidden=4)
+    assert rows_of(half)[1] == [[False, False, True, True]]
+
+
+def test_latents_come_in_scale_by_scale():
+    names, _, times = rows_of(flowlib.Glow((1, 8, 8), scales=2, steps=3, hidden=4))
+    step = ["ImageCoupling", "InvertibleConv1x1", "ActNorm"]
+    assert times == ["3", "3"]
+    assert names == ["latent of scale 2", *step, "Squeeze", "latent of scale 1", "split prior", *step, "Squeeze",
+                     "AffineMap", "Dequantize", "data x"]

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .architecture import architecture
+
 if TYPE_CHECKING:
     from IPython.display import HTML
     from matplotlib.axes import Axes
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
     from matplotlib.patches import StepPatch
 
-__all__ = ["COLOURS", "DATA", "LATENT", "MAP", "demo", "frames", "plot_density", "plot_density_2d", "plot_grid",
-           "plot_samples", "use_style"]
+__all__ = ["COLOURS", "DATA", "LATENT", "MAP", "architecture", "demo", "frames", "plot_density", "plot_density_2d",
+           "plot_grid", "plot_samples", "use_style"]
 
 # The colours of Okabe and Ito, which colour-blind readers tell apart. The first three mean the same in every figure.
 DATA, LATENT, MAP = "#0072b2", "#d55e00", "#5f6670"
