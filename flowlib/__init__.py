@@ -18,11 +18,16 @@ from .coupling.image import ImageCoupling
 from .coupling.nice import NICE
 from .coupling.nsf import NSF
 from .coupling.realnvp import RealNVP, RealNVPImage
+from .coupling.sets import SetCoupling
 from .coupling.vector import Coupling
 from .describe import summary
+from .discrete.autoregressive import CategoricalMAF
+from .discrete.categorical import CategoricalFlow
+from .discrete.encodings import CategoricalEncoding, FactorisedEncoding, VariationalEncoding
 from .distribution import FlowDistribution
 from .elementwise.affine import Additive, Affine
 from .elementwise.base import Elementwise, ElementwiseMap
+from .elementwise.categorical import CategoricalCDF
 from .elementwise.mixture import GaussianMixtureCDF, LogisticMixtureCDF
 from .elementwise.sigmoidal import DeepSigmoid, DenseDeepSigmoid
 from .elementwise.spline import RationalQuadraticSpline
@@ -45,6 +50,8 @@ from .images.squeeze import Squeeze, checkerboard
 from .images.variational import VariationalDequantize
 from .maps import AffineMap, Exp, InverseCDF, Linear, Logit, Permutation, Rotation
 from .nets.made import MADE
+from .residual.mint import MintLayer
+from .residual.mintnet import MintNet
 from .reversible import Reversible
 from .saving import check_saveable
 from .teach import targets
@@ -56,18 +63,20 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "BernoulliMADE", "Bijection", "Compose",
-    "ConditionalNormal", "ConvexLinearIAF", "Correlation", "Coupling", "DataRotation", "DeepSigmoid",
-    "DenseDeepSigmoid", "Dequantize", "DiagonalScale", "Elementwise", "ElementwiseMap", "Exp", "Flow",
-    "FlowDistribution", "FlowPlusPlus", "FlowTransform", "FromDistribution", "FromTransform", "GatedAffine",
-    "GaussianCopula", "GaussianMixture", "GaussianMixtureCDF", "GaussianizationFlow", "Glow", "Householder", "IAF",
-    "ImageCoupling", "Inverse", "InverseCDF", "InversionError", "InvertibleConv1x1", "Linear", "LinearIAF",
-    "LinearStateSpace", "LogisticMixtureCDF", "Logit", "MADE", "MAF", "MarginalGaussianization", "MaskedAutoregressive",
-    "MultiScale", "NAF", "NICE", "NSF", "OrderAgnostic", "Permutation", "Pixels", "Planar", "RBIG", "Radial",
-    "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "Reversible", "Rotation", "SequentialVAE",
-    "Squeeze", "StandardLogistic", "StandardNormal", "Sylvester", "TemporalAffine", "Uniform", "VariationalDequantize",
-    "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "importance", "latents", "load", "numerics",
-    "parallelepiped_volume", "save", "scale_shapes", "summary", "targets", "vae", "volume_by_counting",
+    "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "BernoulliMADE", "Bijection", "CategoricalCDF",
+    "CategoricalEncoding", "CategoricalFlow", "CategoricalMAF", "Compose", "ConditionalNormal", "ConvexLinearIAF",
+    "Correlation", "Coupling", "DataRotation", "DeepSigmoid", "DenseDeepSigmoid", "Dequantize", "DiagonalScale",
+    "Elementwise", "ElementwiseMap", "Exp", "FactorisedEncoding", "Flow", "FlowDistribution", "FlowPlusPlus",
+    "FlowTransform", "FromDistribution", "FromTransform", "GatedAffine", "GaussianCopula", "GaussianMixture",
+    "GaussianMixtureCDF", "GaussianizationFlow", "Glow", "Householder", "IAF", "ImageCoupling", "Inverse", "InverseCDF",
+    "InversionError", "InvertibleConv1x1", "Linear", "LinearIAF", "LinearStateSpace", "LogisticMixtureCDF", "Logit",
+    "MADE", "MAF", "MarginalGaussianization", "MaskedAutoregressive", "MintLayer", "MintNet", "MultiScale", "NAF",
+    "NICE", "NSF", "OrderAgnostic", "Permutation", "Pixels", "Planar", "RBIG", "Radial", "RationalQuadraticSpline",
+    "RealNVP", "RealNVPImage", "Reshape", "Reversible", "Rotation", "SequentialVAE", "SetCoupling", "Squeeze",
+    "StandardLogistic", "StandardNormal", "Sylvester", "TemporalAffine", "Uniform", "VariationalDequantize",
+    "VariationalEncoding", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "importance", "latents",
+    "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "summary", "targets", "vae",
+    "volume_by_counting",
 ]
 
 
