@@ -369,10 +369,10 @@ SECTIONS = {
     "Fashion-MNIST": "The same flows, trained in the same way on 28×28 pictures of clothes.",
     "Eight Gaussians": "Eight Gaussians of σ = 0.5 around a circle of radius 4; steps of 256 fresh points. Their "
     "density is known, so the Kullback-Leibler divergence needs new points only, here 200,000; 0 is perfect.",
-    "Gaussianization": "Densities on the plane, Gaussianized: RBIG is fitted layer by layer to 100,000 points, the flow "
-    "starts as RBIG does from 20,000 and is trained on fresh points, 256 a step. The divergence is over 20,000 new "
-    "points (the moons' density by quadrature along their arcs); 0 is perfect. Each command prints the integral of the "
-    "flow's density before.",
+    "Gaussianization": "Densities on the plane, Gaussianized: RBIG is fitted layer by layer to 100,000 points, the "
+    "flow starts as RBIG does from 20,000 and is trained on fresh points, 256 a step. The divergence is over 20,000 "
+    "new points (the moons' density by quadrature along their arcs); 0 is perfect. Each command prints the integral of "
+    "the flow's density before.",
     "Autoregression": "Test loss of one masked autoregressive layer on 8 numbers of an autoregression, each 0.9 of the "
     "one before it plus noise of variance 1; steps of 256 fresh points. No model is below the entropy.",
     "Binarised MNIST": "MADE with 500 units, and direct weights from bits to later bits: nats of 10,000 test images, "
