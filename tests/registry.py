@@ -199,15 +199,15 @@ ENTRIES = [
           latents="uniform", exempt=BOUNDED | JUMPS),
     Entry("Elementwise mixture", lambda d, c: fl.Elementwise(d, fl.LogisticMixtureCDF(3), context_dim=c), context=True),
     Entry("Elementwise Gaussian mixture", lambda d, c: fl.Elementwise(d, fl.GaussianMixtureCDF(3), context_dim=c),
-          context=True),
+          dims=(1, 3), context=True),
     Entry("Coupling mixture", coupling(fl.LogisticMixtureCDF(4)), context=True),
     Entry("Reversible", lambda d, c: fl.Reversible(*(
         fl.Coupling(d, fl.Affine(), hidden=(8,), swap=k % 2 == 1, context_dim=c) for k in range(4))),
           context=True, layers=4, exempt=RECOMPUTES),
     Entry("GaussianizationFlow", lambda d, c: fl.GaussianizationFlow(
-        d, layers=2, components=3, context_dim=c).bijection, dims=(1, 2, 3), context=True, layers=4),
+        d, layers=2, components=3, context_dim=c).bijection, dims=(3,), context=True, layers=4),
     Entry("RBIG", lambda d, c: fl.RBIG(d, layers=2, components=3, rotation="ica").bijection, dims=(2,), layers=4),
-    Entry("GaussianCopula", lambda d, c: fl.GaussianCopula(d, components=3).bijection, dims=(2, 3), layers=3),
+    Entry("GaussianCopula", lambda d, c: fl.GaussianCopula(d, components=3).bijection, dims=(3,), layers=3),
     Entry("ActNorm", lambda d, c: fl.ActNorm(d)),
     Entry("ActNorm image", on_images(lambda s, c: fl.ActNorm(s)), exempt=IMAGE, scale=1.0),
     Entry("BatchNorm", lambda d, c: used_batch_norm(d), exempt=EVAL),
