@@ -63,20 +63,20 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "BernoulliMADE", "Bijection",
-    "CategoricalCDF", "CategoricalEncoding", "CategoricalFlow", "CategoricalMAF", "Compose", "ConditionalNormal",
-    "ConvexLinearIAF", "Correlation", "Coupling", "DataRotation", "DeepSigmoid", "DenseDeepSigmoid", "Dequantize",
-    "DiagonalScale", "Elementwise", "ElementwiseMap", "Exp", "FactorisedEncoding", "Flow", "FlowDistribution",
-    "FlowPlusPlus", "FlowTransform", "FromDistribution", "FromTransform", "GatedAffine", "GaussianCopula",
-    "GaussianMixture", "GaussianMixtureCDF", "GaussianizationFlow", "Glow", "Householder", "IAF", "ImageCoupling",
-    "Inverse", "InverseCDF", "InversionError", "InvertibleConv1x1", "Linear", "LinearIAF", "LinearStateSpace",
-    "LogisticMixtureCDF", "Logit", "MADE", "MAF", "MarginalGaussianization", "MaskedAutoregressive", "MintLayer",
-    "MintNet", "MultiScale", "NAF", "NICE", "NSF", "OrderAgnostic", "Permutation", "Pixels", "Planar", "RBIG",
-    "Radial", "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "Reversible", "Rotation",
-    "SequentialVAE", "SetCoupling", "Squeeze", "StandardLogistic", "StandardNormal", "Sylvester", "TemporalAffine",
-    "Uniform", "VariationalDequantize", "VariationalEncoding", "bits_per_dim", "check_saveable", "checkerboard",
-    "checks", "data", "importance", "latents", "load", "numerics", "parallelepiped_volume", "save", "scale_shapes",
-    "summary", "targets", "vae", "volume_by_counting",
+    "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "BernoulliMADE", "Bijection", "CategoricalCDF",
+    "CategoricalEncoding", "CategoricalFlow", "CategoricalMAF", "Compose", "ConditionalNormal", "ConvexLinearIAF",
+    "Correlation", "Coupling", "DataRotation", "DeepSigmoid", "DenseDeepSigmoid", "Dequantize", "DiagonalScale",
+    "Elementwise", "ElementwiseMap", "Exp", "FactorisedEncoding", "Flow", "FlowDistribution", "FlowPlusPlus",
+    "FlowTransform", "FromDistribution", "FromTransform", "GatedAffine", "GaussianCopula", "GaussianMixture",
+    "GaussianMixtureCDF", "GaussianizationFlow", "Glow", "Householder", "IAF", "ImageCoupling", "Inverse", "InverseCDF",
+    "InversionError", "InvertibleConv1x1", "Linear", "LinearIAF", "LinearStateSpace", "LogisticMixtureCDF", "Logit",
+    "MADE", "MAF", "MarginalGaussianization", "MaskedAutoregressive", "MintLayer", "MintNet", "MultiScale", "NAF",
+    "NICE", "NSF", "OrderAgnostic", "Permutation", "Pixels", "Planar", "RBIG", "Radial", "RationalQuadraticSpline",
+    "RealNVP", "RealNVPImage", "Reshape", "Reversible", "Rotation", "SequentialVAE", "SetCoupling", "Squeeze",
+    "StandardLogistic", "StandardNormal", "Sylvester", "TemporalAffine", "Uniform", "VariationalDequantize",
+    "VariationalEncoding", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "importance", "latents",
+    "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "summary", "targets", "vae",
+    "volume_by_counting",
 ]
 
 
