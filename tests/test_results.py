@@ -138,8 +138,6 @@ def test_a_shuffled_set_costs_no_less_than_the_optimum_and_little_more():
     (tight,) = row["printed"]["weighted, 64 draws"]
     assert optimum < tight <= 1.18 and tight < row["value"] <= 1.20
     assert optimum - 1e-6 < read("shuffle-4-autoregressive")["value"] < optimum + 0.01
-    for model in ("mixture", "linear", "variational", "uniform", "noise"):
-        assert optimum < read(f"shuffle-4-{model}")["value"] < 2  # which independent elements cost
 
 
 def test_each_step_from_a_gaussian_to_a_flow_that_bends_is_worth_more_than_its_error():
