@@ -112,6 +112,17 @@ CASES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # vmap writes in place row by row
+def test_units_are_written_in_place_under_vmap_too():
+    f = layer(dim=20, context_dim=2)
+    z, context = torch.randn(20, dtype=D), torch.randn(3, 2, dtype=D)
+    with torch.no_grad():
+        assert torch.allclose(torch.func.vmap(lambda c: f(z, c)[0])(context), f(z, context)[0], atol=1e-12)
+        tangent = torch.func.jvp(lambda v: f(v, context[0])[0], (z,), (torch.ones_like(z),))[1]
+    expected = torch.autograd.functional.jacobian(lambda v: f(v, context[0])[0], z).sum(-1)
+    assert torch.allclose(tangent, expected, atol=1e-12)
+
+
 @pytest.mark.parametrize("options", CASES.values(), ids=CASES)
 def test_all_ways_to_sample_agree_in_value_and_gradient(options):
     f, found = layer(**options), {}

@@ -24,6 +24,8 @@ FUNCTIONS = [(name, question.function) for name in NAMES for question in judge.l
 WRONG = [(name, function, *answer) for name, module in SETS.items() for function, answers in module.WRONG.items()
          for answer in answers]
 WRONG_IDS = [f"{name} {function}: {what}" for name, function, what, _, _ in WRONG]
+CONSISTENT, RIGHT = ([pytest.param(name, *answer, id=f"{name}: {answer[0]}") for name, module in SETS.items()
+                      for answer in getattr(module, kind, ())] for kind in ("CONSISTENT", "RIGHT"))
 IMPORTS = "import math\n\nimport torch\nimport torch.nn.functional as F\n"
 
 each_set = pytest.mark.parametrize("name", NAMES)
@@ -83,6 +85,23 @@ def test_open_checks_reject(name, function, what, answer, lost, capsys):
     assert "violated" in line or "your code stopped" in line
 
 
+@pytest.mark.parametrize("name, what, answers", CONSISTENT)
+def test_open_checks_reject_what_agrees_with_itself(name, what, answers, capsys):
+    """Always, not for some of the random inputs."""
+    check = next(check for check, functions in SETS[name].CHECKS.items() if answers.keys() <= set(functions))
+    for _ in range(5):
+        assert "violated" in said(name, check, capsys, SETS[name].ANSWERS.good | answers)
+
+
+@pytest.mark.parametrize("name, what, answers", RIGHT)
+def test_other_right_answers_are_right(box, name, what, answers, capsys):
+    check = next(check for check, functions in SETS[name].CHECKS.items() if answers.keys() <= set(functions))
+    for _ in range(3):
+        assert "all properties hold" in said(name, check, capsys, SETS[name].ANSWERS.good | answers)
+    for function, answer in answers.items():
+        assert lost_parts(box, name, function, answer) == set()
+
+
 @each_set
 def test_the_layer_to_debug_runs_and_is_rejected(name, capsys):
     cells = [text(cell) for cell in json.loads(SETS[name].ANSWERS.source.read_text())["cells"]
@@ -129,7 +148,8 @@ def lost_parts(box, name, function, answer):
         if question.function == function:
             asked, expected = question.ask(np.random.default_rng())
             try:
-                given = box.run(cells, question.function, asked, dtype=problems.dtype, forbidden=problems.forbidden)
+                given = box.run(cells, question.function, asked, dtype=problems.dtype, forbidden=problems.forbidden,
+                                seconds=60)  # a busy machine is no wrong answer
             except sandbox.NoAnswer as reason:
                 given = str(reason)
             lost |= {part for part, remark in question.verdict(expected, given).items() if remark}

@@ -7,7 +7,16 @@ from scipy import special, stats
 from torch.autograd import gradcheck, gradgradcheck
 
 import flowlib as fl
-from flowlib.numerics import log_mixture_cdf, log_ndtr, log_ndtri, log_softplus, solve_monotone, sqrt_softplus, tame
+from flowlib.numerics import (
+    log_mixture_cdf,
+    log_ndtr,
+    log_ndtri,
+    log_softplus,
+    mills,
+    solve_monotone,
+    sqrt_softplus,
+    tame,
+)
 
 DTYPES = pytest.mark.parametrize("dtype, reach", [(torch.float64, 60.0), (torch.float32, 30.0)],
                                  ids=["float64", "float32"])
@@ -117,6 +126,15 @@ def test_log_ndtr_has_two_finite_derivatives(dtype, reach):
     (first,) = torch.autograd.grad(log_ndtr(far).sum(), far, create_graph=True)
     (second,) = torch.autograd.grad(first.sum(), far)
     assert bool((second <= 0).all()) and bool((second >= -1).all())
+
+
+@pytest.mark.parametrize("dtype, error", [(torch.float64, 5e-13), (torch.float32, 5e-6)])
+def test_mills_ratio(dtype, error):
+    z = torch.cat([torch.linspace(-60, 0, 601, dtype=dtype), -torch.logspace(2, 14, 25, dtype=dtype)])
+    exact = math.sqrt(math.pi / 2) * special.erfcx(-z.double().numpy() / math.sqrt(2))
+    assert ((mills(z).double() / torch.from_numpy(exact)) - 1).abs().max() < error
+    inner = torch.tensor([-40.0, -30.0, -3.0, -0.1], dtype=torch.float64, requires_grad=True)
+    assert gradcheck(mills, (inner,), rtol=1e-6) and gradgradcheck(mills, (inner,), rtol=1e-4)
 
 
 @DTYPES

@@ -1,7 +1,7 @@
 """Sampling by units: what D passes of a masked network compute, with each hidden unit computed once."""
 from __future__ import annotations
 
-from itertools import accumulate
+from collections import Counter
 
 import torch
 from torch import Tensor
@@ -11,16 +11,17 @@ from ..nets.made import MADE
 
 __all__ = ["by_units"]
 
-BLOCK = 8  # steps after which what they found is added to all later units by one large product
+BLOCK = 16  # steps after which what they found is added to all later units by one large product
 
 
 def by_units(net: MADE, elementwise: ElementwiseMap, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """The x with x_i = g(z_i; theta_i(x before i)), for theta read by a `MADE`.
 
     A unit of degree m is known as soon as the inputs of rank up to m are. Units lie in the order of their degrees, rows
-    of the batch along the last axis, so that those that become known together lie together in memory. What is known is
-    pushed to the sums of those that read it: within a block of `BLOCK` steps at once, to all later ones when the block
-    is complete. Nothing is written in place, so all derivatives pass.
+    of the batch along the last axis, so that those that become known together lie together in memory. Within a block of
+    `BLOCK` steps a unit adds up what it reads of the block when its turn comes; to all units after the block the whole
+    block is added at once. What is known takes the place of its own sum, where a gradient is wanted in a copy: all
+    derivatives pass. Of a block a unit reads every row: those not yet known have weights of zero.
 
     Args:
         net: The network, D inputs.
@@ -35,41 +36,53 @@ def by_units(net: MADE, elementwise: ElementwiseMap, z: Tensor, context: Tensor 
     order = net.rank.argsort()
     first, *others = net.layers
     # the outputs for the first coordinate of the order come first
-    last, last_bias = (t.unflatten(0, (n, dim))[:, order].transpose(0, 1).flatten(0, 1)
-                       for t in (net.last.masked, net.last.bias))
-    weights = [first.masked[:, order[: net.reads]], *(layer.masked for layer in others), last]
-    sums = [bias[:, None].expand(-1, len(z)) for bias in (*(layer.bias for layer in net.layers), last_bias)]
+    outputs = (order[:, None] + dim * torch.arange(n, device=order.device)).flatten()
+    weights = [first.masked[:, order[: net.reads]], *(layer.masked for layer in others), net.last.masked[outputs]]
+    zeros = torch.zeros_like(z[:, 0] if context is None else z[:, 0] + context[:, 0])
+    sums = [bias[:, None] + zeros for bias in (*(layer.bias for layer in net.layers), net.last.bias[outputs])]
     if net.context is not None:
         sums[0] = sums[0] + net.context(context).T
     ranks = range(net.lowest, dim)  # what each step makes known: one coordinate, or the units of degree -1
-    counts = [[int(0 <= r < net.reads) for r in ranks],
-              *([degrees.count(r) for r in ranks] for degrees in (net.degrees(len(w)) for w in weights[:-1])),
+    widths = [Counter(net.degrees(len(layer.bias))) for layer in net.layers]
+    counts = [[int(0 <= r < net.reads) for r in ranks], *([width[r] for r in ranks] for width in widths),
               [n * (r >= 0) for r in ranks]]
-    ends = [[0, *accumulate(c)] for c in counts]
 
-    z = z.T[order]
+    in_place = not torch.is_grad_enabled()
+    add, relu = (Tensor.addmm_, Tensor.relu_) if in_place else (torch.addmm, torch.relu)
+    z = z.T[order].unbind()
     found = []
     for start in range(0, len(ranks), BLOCK):
-        stop = min(start + BLOCK, len(ranks))
-        sizes = [end[stop] - end[start] for end in ends]  # of this block, in the inputs and each layer
-        own, later = map(list, zip(*(s.split([size, len(s) - size]) for s, size in zip(sums, sizes[1:]))))
-        inner, outer = zip(*(w[outs[start] :, ins[start] : ins[stop]].split([size, outs[-1] - outs[stop]])
-                             for w, size, ins, outs in zip(weights, sizes[1:], ends, ends[1:])))
-        known = [[] for _ in weights]  # what each layer reads
-        for k in range(start, stop):
-            fresh = z[:0]
-            if ranks[k] >= 0:
-                params, own[-1] = own[-1].split([n, len(own[-1]) - n])
-                found.append(elementwise.forward(z[ranks[k]], params.T.to(z.dtype)))
-                fresh = readable(found[-1][0])[None][: counts[0][k]]
-            for i, w in enumerate(inner):
-                known[i].append(fresh)
-                if len(fresh) and len(own[i]):
-                    column = ends[i][k] - ends[i][start]
-                    own[i] = torch.addmm(own[i], w[len(w) - len(own[i]) :, column : column + len(fresh)], fresh)
-                if i < len(inner) - 1:
-                    ready, own[i] = own[i].split([counts[i + 1][k], len(own[i]) - counts[i + 1][k]])
-                    fresh = fresh + ready.relu() if net.residual and i else ready.relu()
-        sums = [torch.addmm(s, w, torch.cat(parts)) for s, w, parts in zip(later, outer, known)]
+        steps = [count[start : start + BLOCK] for count in counts]  # of this block, in the inputs and each layer
+        sizes = [sum(count) for count in steps]
+        own, sums = zip(*(s.split([size, len(s) - size]) for s, size in zip(sums, sizes[1:])))
+        inner, outer, weights = zip(*(cut(w, size, columns) for w, size, columns in zip(weights, sizes[1:], sizes)))
+        known = [zeros.expand(sizes[0], -1).clone(), *own]
+        rows = [block.split(count) for block, count in zip(known, steps)]
+        reads = [w.split(count) for w, count in zip(inner, steps[1:])]
+        for k, r in enumerate(ranks[start : start + BLOCK]):
+            fresh = z[r][:0]
+            if r >= 0:
+                params = add(rows[-1][k], reads[-1][k], known[-2])
+                found.append(elementwise.forward(z[r], params.T.to(z[r].dtype)))
+                fresh = readable(found[-1][0])[None]
+            for i, count in enumerate(steps[:-1]):
+                if not count[k]:
+                    continue
+                if i:
+                    ready = relu(add(rows[i][k], reads[i - 1][k], known[i - 1]))
+                    fresh = ready + fresh if net.residual and i > 1 else ready
+                if in_place:
+                    rows[i][k].copy_(fresh)
+                else:
+                    place = sum(count[:k])
+                    known[i] = known[i].slice_scatter(fresh, 0, place, place + len(fresh))
+        sums = [add(s, w, block) for s, w, block in zip(sums, outer, known)]
     x, log_slope = (torch.stack(column)[net.rank].T for column in zip(*found))
     return x, log_slope
+
+
+def cut(weights: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """What a block's first rows read of its first columns, what all later rows read of them, and the rest."""
+    block, rest = weights.split([columns, weights.shape[1] - columns], 1)
+    inner, outer = block.split([rows, len(weights) - rows])
+    return inner, outer, rest[rows:]

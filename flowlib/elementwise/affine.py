@@ -58,12 +58,12 @@ class Affine(ElementwiseMap):
 
     def forward(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """x and s, elementwise; params hold the raw log-scale, then the shift."""
-        raw, shift = params.movedim(-1, 0).unbind()
+        raw, shift = params.unbind(-1)
         log_scale = self.bound * torch.tanh(raw / self.bound)
         return z * log_scale.exp() + shift, log_scale
 
     def inverse(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """z and -s, elementwise."""
-        raw, shift = params.movedim(-1, 0).unbind()
+        raw, shift = params.unbind(-1)
         log_scale = -self.bound * torch.tanh(raw / self.bound)
         return (x - shift) * log_scale.exp(), log_scale

@@ -82,3 +82,69 @@ WRONG = {
         ("detached", changed("chain_log_prob", ("torch.linalg.slogdet(a)[1]", "torch.linalg.slogdet(a.detach())[1]")),
          {"q5_gradient"})],
 }
+
+# Wrong answers that agree with themselves: (what is wrong, {function: the text})
+CONSISTENT = [
+    ("increasing", {
+        "weibull_forward": changed("weibull_forward", (
+            "    return x", "    x = scale * (-(-z).log1p()) ** (1 / shape)\n"
+            "    log_slope = scale.log() - shape.log() + (1 / shape - 1) * (-(-z).log1p()).log() - (-z).log1p()\n"
+            "    return x")),
+        "weibull_inverse": changed("weibull_inverse", ("return torch.exp(-power)", "return 1 - torch.exp(-power)"))}),
+    ("a rate in place of a scale", {
+        "weibull_forward": changed("weibull_forward",
+            ("    x = scale", "    scale = scale ** (-1 / shape)\n    x = scale")),
+        "weibull_inverse": changed("weibull_inverse",
+            ("    power =", "    scale = scale ** (-1 / shape)\n    power ="))}),
+    ("the shape upside down", {
+        "weibull_forward": changed("weibull_forward", ("    x =", "    shape = 1 / shape\n    x =")),
+        "weibull_inverse": changed("weibull_inverse", ("    power =", "    shape = 1 / shape\n    power ="))}),
+    ("u and v exchanged", {
+        "low_rank_forward": changed("low_rank_forward", ("    x =", "    u, v = v, u\n    x =")),
+        "low_rank_inverse": changed("low_rank_inverse", ("    gain =", "    u, v = v, u\n    gain ="))}),
+    ("a product of a million factors", {
+        "low_rank_forward": changed("low_rank_forward", ("d.abs().log().sum()", "d.prod().abs().log()")),
+        "low_rank_inverse": changed("low_rank_inverse", ("d.abs().log().sum()", "d.prod().abs().log()"))}),
+    ("stretched by x1", {
+        "banana_forward": changed("banana_forward",
+            ("c * z[:, 0]) *", "c * x1) *"), ("+ c * z[:, 0]  #", "+ c * x1  #")),
+        "banana_inverse": changed("banana_inverse", ("torch.exp(-c * z1)", "torch.exp(-c * x[:, 0])"),
+                                  ("- c * z1  #", "- c * x[:, 0]  #"))}),
+    ("bent by z1", {
+        "banana_forward": changed("banana_forward", ("b * x1**2", "b * z[:, 0] ** 2")),
+        "banana_inverse": changed("banana_inverse", ("b * x[:, 0] ** 2", "b * (x[:, 0] / a) ** 2"))}),
+    ("the other way round", {
+        "banana_forward": changed("banana_forward", ("    x1 =", "    c = -c\n    x1 =")),
+        "banana_inverse": changed("banana_inverse", ("    z1 =", "    c = -c\n    z1 ="))}),
+    ("no power", {"chain_log_prob": changed("chain_log_prob", ("    log_det =", "    power = 1.0\n    log_det ="))}),
+    ("the curve and its inverse exchanged", {
+        "chain_log_prob": changed("chain_log_prob", ("    log_det =", "    power = 1 / power\n    log_det ="))}),
+    ("shifted before it is turned", {
+        "chain_log_prob": changed("chain_log_prob", ("solve(a, (x - b).T).T", "solve(a, x.T).T - b"))}),
+    ("transposed", {"chain_log_prob": changed("chain_log_prob", ("solve(a, (x", "solve(a.T, (x"))}),
+    ("turned before it is bent", {
+        "chain_log_prob": changed("chain_log_prob", ("t = torch.linalg.solve(a, (x - b).T).T", "t = x - b"),
+                                  ("  x = torch.sinh(s)\n", "  x = torch.linalg.solve(a, torch.sinh(s).T).T\n"))}),
+]
+
+# Right answers in other words
+RIGHT = [
+    ("a distribution of torch", {
+        "weibull_inverse": "def weibull_inverse(x, scale, shape):\n"
+        "    weibull = torch.distributions.Weibull(scale, shape, validate_args=False)\n"
+        "    return torch.exp(-(x / scale) ** shape), weibull.log_prob(x)"}),
+    ("slopes by autograd", {
+        "weibull_forward": "def weibull_forward(z, scale, shape):\n    with torch.enable_grad():\n"
+        "        z = z if z.requires_grad else z.clone().requires_grad_()\n"
+        "        x = scale * (-z.log()) ** (1 / shape)\n"
+        "        slope, = torch.autograd.grad(x.sum(), z, create_graph=True)\n    return x, slope.abs().log()"}),
+    ("row by row", {
+        "low_rank_forward": "def low_rank_forward(z, d, u, v):\n"
+        "    rows = [d * row + u * (row * v).sum() for row in z]\n"
+        "    log_det = d.abs().log().sum() + (1 + (v * u / d).sum()).abs().log()\n"
+        "    return torch.stack(rows), torch.stack([log_det for _ in rows])"}),
+    ("an inverse matrix and its determinant", {
+        "chain_log_prob": changed("chain_log_prob",
+            ("torch.linalg.solve(a, (x - b).T).T", "(x - b) @ torch.linalg.inv(a).T"),
+                                  ("- torch.linalg.slogdet(a)[1]", "- torch.linalg.det(a).abs().log()"))}),
+]

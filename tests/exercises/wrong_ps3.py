@@ -138,6 +138,10 @@ WRONG = {
         ("a bracket of fixed size", changed("mixture_forward", ("places.amin(1), places.amax(1)",
                                                                 "torch.full_like(z, -10), torch.full_like(z, 10)"),
                                             (" - (found - z) * torch.exp(-log_slope)", "")), {"q5_x", "q5_gradient"}),
+        ("a bracket of fixed size, not that small",
+         changed("mixture_forward", ("places.amin(1), places.amax(1)",
+                                     "torch.full_like(z, -100), torch.full_like(z, 100)"),
+                 (" - (found - z) * torch.exp(-log_slope)", "")), {"q5_x", "q5_gradient"}),
         ("too few steps", changed("mixture_forward", ("range(60)", "range(12)"),
                                   (" - (found - z) * torch.exp(-log_slope)", "")), {"q5_x", "q5_gradient"}),
         ("a mean of the components",
@@ -185,3 +189,32 @@ WRONG = {
         ("one bound for all images",
          changed("two_bounds", ("-log_p.mean(0) /", "-log_p.mean().expand(log_p.shape[1]) /")), {"q6_plain"})],
 }
+
+# Wrong answers that agree with themselves: (what is wrong, {function: the text})
+CONSISTENT = [
+    ("another bound", {
+        "coupling_forward": changed("coupling_forward", ("* torch.tanh(r)", "* 2 * torch.tanh(r / 2)")),
+        "coupling_inverse": changed("coupling_inverse", ("* torch.tanh(r)", "* 2 * torch.tanh(r / 2)"))}),
+    ("another function of the same bound", {
+        "coupling_forward": changed("coupling_forward", ("* torch.tanh(r)", "* torch.erf(r)")),
+        "coupling_inverse": changed("coupling_inverse", ("* torch.tanh(r)", "* torch.erf(r)"))}),
+    ("no bound", {
+        "step_inverse": changed("step_inverse", ("torch.tanh(r)", "r")),
+        "step_forward": changed("step_forward", ("torch.tanh(r)", "r"))}),
+    ("the other way round", {
+        "step_inverse": changed("step_inverse", ("torch.tanh(r)", "-torch.tanh(r)")),
+        "step_forward": changed("step_forward", ("torch.tanh(r)", "-torch.tanh(r)"))}),
+]
+
+# Right answers in other words
+RIGHT = [
+    ("the determinant of the whole matrix, as a logarithm", {
+        "mixing_inverse": changed("mixing_inverse", ("s.sum()", "torch.linalg.slogdet(w)[1]"))}),
+    ("by index", {
+        "coupling_inverse": "def coupling_inverse(x, mask, w1, b1, w2, b2):\n    moved = mask == 0\n"
+        "    r, t = (torch.tanh((mask * x) @ w1 + b1) @ w2 + b2).chunk(2, dim=1)\n    s = torch.tanh(r)[:, moved]\n"
+        "    z = x.clone()\n    z[:, moved] = (x[:, moved] - t[:, moved]) / s.exp()\n    return z, -s.sum(1)"}),
+    ("softplus for logsigmoid", {
+        "mixture_inverse": changed("mixture_inverse", (
+            "F.logsigmoid(u), F.logsigmoid(-u)", "-F.softplus(-u, threshold=1e9), -F.softplus(u, threshold=1e9)"))}),
+]

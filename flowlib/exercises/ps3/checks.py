@@ -40,6 +40,10 @@ def check_coupling(coupling_forward: Callable, coupling_inverse: Callable) -> No
         silent = w1, b1, torch.zeros_like(w2), torch.cat([b2[:dim], torch.zeros_like(b2[dim:])])
         x = forward(z, *silent)[0] / z
         holds(near(x[1:], x[:1].expand(5, dim)), "the second half of the network's output alone shifts")
+        three = torch.cat([torch.full_like(b2[:dim], 3.0), b2[dim:]])
+        log_det = forward(z, w1, b1, torch.zeros_like(w2), three)[1]
+        holds(near(log_det, (moved.sum() * math.tanh(3.0)).expand(6)),
+              "where r is 3, the log-scale of a moved number is tanh 3")
         silent = w1, b1, torch.zeros_like(w2), torch.cat([torch.zeros_like(b2[:dim]), b2[dim:]])
         x, log_det = forward(z, *silent)
         holds(near(log_det, torch.zeros_like(log_det)), "the first half of the network's output alone stretches")
@@ -126,6 +130,11 @@ def check_step(step_inverse: Callable, step_forward: Callable) -> None:
         plain = attempt(step_inverse, y, *still[:2], 0 * weight, only_t)
         holds(near(y - plain[0], only_t[:, None, None].expand_as(y)) and near(plain[1], 0 * plain[1]),
               "where the convolution gives (0, t), t is subtracted, and nothing else happens")
+        only_r = torch.cat([bias[:half], 0 * bias[:half]])
+        plain = attempt(step_inverse, y, *still[:2], 0 * weight, only_r)[0]
+        stretch = torch.tanh(bias[:half])[:, None, None].exp()
+        holds(near(plain[:, half:] * stretch, y[:, half:]),
+              "where the convolution gives (r, 0), the moved channels are divided by e^(tanh r) towards the latent")
         alone_and_stacked(step_forward, z)
         holds(near(attempt(step_forward, z, *parameters)[0], x),
               "step_forward leads back from the latents to the images")

@@ -190,7 +190,7 @@ SET = ProblemSet(
                  {"z": "z is not the logit of the mixture's distribution function, or not so far from zero",
                   "log_slope": "the log-slope is wrong, or not finite far from zero", "gradient": GRADIENT},
                  {"q5_z": (1, ("z",)), "q5_log_slope": (1, ("log_slope", "gradient"))}, wrt=(1, 2, 3)),
-        Question("mixture_forward", mixture_cases(4, 60), mixture_forward,
+        Question("mixture_forward", mixture_cases(4, 60, 1e4), mixture_forward,
                  {"x": "x is not the point that z came from", "log_slope": LOG_DET, "gradient": GRADIENT},
                  {"q5_x": (1, ("x",)), "q5_gradient": (2, ("x", "log_slope", "gradient"))}, wrt=(0, 1, 2, 3)),
         Question("to_reals", reals_cases, to_reals,

@@ -1,0 +1,1 @@
+"""Part V: maps x + g(x) with a g that contracts."""
