@@ -23,7 +23,7 @@ SCHEMA = {"section": str, "name": str, "note": str, "unit": str, "bound": bool, 
 
 
 def test_every_row_is_measured_and_every_file_is_a_rows():
-    assert {path.stem for path in FILES} == {*results.ROWS, "bench"}
+    assert {path.stem for path in FILES} == {*results.ROWS, "bench", "scaling"}
 
 
 @pytest.mark.parametrize("name", results.ROWS)
