@@ -331,8 +331,9 @@ INTRODUCTION = """# Results
 
 Every number on this page was measured by the command below its table (there with the first seed), in the repository's
 top folder. `make results` measures all of them again, `make results ROWS="digits-nice"` one, `make bench` the
-times and `make scaling` how they grow. A value is the median over the seeds, ± half the distance between the largest and the smallest; of errors it is
-the largest. A sign ≤ marks an upper bound: dequantized images have no more bits/dim than that.
+times and `make scaling` how they grow. A value is the median over the seeds, ± half the distance between the largest
+and the smallest; of errors it is the largest. A sign ≤ marks an upper bound: dequantized images have no more bits/dim
+than that.
 All of it was run on the processors that are named, none of it on a GPU unless a table has a column that names one.
 """
 

@@ -3,13 +3,14 @@ from math import ceil, floor, log10
 from xml.sax.saxutils import quoteattr
 
 WIDTH, HEIGHT = 250, 190  # of one panel
-LEFT, RIGHT, TOP, BOTTOM = 44, 8, 26, 34  # what its labels need
+LEFT, RIGHT, TOP, BOTTOM = 44, 18, 26, 34  # what its labels need
 LINES = {"flowlib": ("#c8553d", ""), "zuko": ("#2a8fb8", "6 3"), "nflows": ("#7d8f2a", "2 3"),
          "normflows": ("#8f78d8", "8 3 2 3")}  # each can be read on white and on dark grey, and told by its dashes
 
 
 def text(x, y, content, anchor="middle", size=11):
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}" fill="currentColor">{content}</text>'
+    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}"'
+    return f'<text {place} fill="currentColor">{content}</text>'
 
 
 def line(points, colour="currentColor", dashes="", width=1.0, opacity=1.0):
