@@ -18,12 +18,17 @@ from .coupling.image import ImageCoupling
 from .coupling.nice import NICE
 from .coupling.nsf import NSF
 from .coupling.realnvp import RealNVP, RealNVPImage
+from .coupling.sets import SetCoupling
 from .coupling.vector import Coupling
 from .describe import summary
+from .discrete.autoregressive import CategoricalMAF
+from .discrete.categorical import CategoricalFlow
+from .discrete.encodings import CategoricalEncoding, FactorisedEncoding, VariationalEncoding
 from .distribution import FlowDistribution
 from .elementwise.affine import Additive, Affine
 from .elementwise.base import Elementwise, ElementwiseMap
-from .elementwise.mixture import LogisticMixtureCDF
+from .elementwise.categorical import CategoricalCDF
+from .elementwise.mixture import GaussianMixtureCDF, LogisticMixtureCDF
 from .elementwise.sigmoidal import DeepSigmoid, DenseDeepSigmoid
 from .elementwise.spline import RationalQuadraticSpline
 from .evaluate import importance, latents
@@ -32,6 +37,10 @@ from .finite.linear_iaf import ConvexLinearIAF, LinearIAF
 from .finite.planar import Planar
 from .finite.radial import Radial
 from .finite.sylvester import Sylvester
+from .gaussianization.copula import Correlation, GaussianCopula
+from .gaussianization.flow import GaussianizationFlow
+from .gaussianization.layer import DataRotation, MarginalGaussianization
+from .gaussianization.rbig import RBIG
 from .images.conv1x1 import InvertibleConv1x1
 from .images.dequantize import Dequantize, bits_per_dim
 from .images.multiscale import MultiScale, scale_shapes
@@ -54,18 +63,20 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "BernoulliMADE", "Bijection", "Compose",
-    "ConditionalNormal", "ConvexLinearIAF", "Coupling", "DeepSigmoid", "DenseDeepSigmoid", "Dequantize",
-    "DiagonalScale", "Elementwise", "ElementwiseMap", "Exp", "Flow", "FlowDistribution", "FlowPlusPlus",
-    "FlowTransform", "FromDistribution", "FromTransform", "GatedAffine",
-    "GaussianMixture", "Glow", "Householder", "IAF", "ImageCoupling", "Inverse", "InverseCDF", "InversionError",
-    "InvertibleConv1x1", "Linear", "LinearIAF", "LinearStateSpace", "LogisticMixtureCDF", "Logit", "MADE", "MAF",
-    "MaskedAutoregressive", "MintLayer", "MintNet", "MultiScale", "NAF", "NICE", "NSF", "OrderAgnostic", "Permutation",
-    "Pixels", "Planar", "Radial", "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "Reversible",
-    "Rotation", "SequentialVAE", "Squeeze", "StandardLogistic", "StandardNormal", "Sylvester", "TemporalAffine",
-    "Uniform", "VariationalDequantize", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data",
-    "importance", "latents", "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "summary", "targets",
-    "vae", "volume_by_counting",
+    "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "BernoulliMADE", "Bijection", "CategoricalCDF",
+    "CategoricalEncoding", "CategoricalFlow", "CategoricalMAF", "Compose", "ConditionalNormal", "ConvexLinearIAF",
+    "Correlation", "Coupling", "DataRotation", "DeepSigmoid", "DenseDeepSigmoid", "Dequantize", "DiagonalScale",
+    "Elementwise", "ElementwiseMap", "Exp", "FactorisedEncoding", "Flow", "FlowDistribution", "FlowPlusPlus",
+    "FlowTransform", "FromDistribution", "FromTransform", "GatedAffine", "GaussianCopula", "GaussianMixture",
+    "GaussianMixtureCDF", "GaussianizationFlow", "Glow", "Householder", "IAF", "ImageCoupling", "Inverse", "InverseCDF",
+    "InversionError", "InvertibleConv1x1", "Linear", "LinearIAF", "LinearStateSpace", "LogisticMixtureCDF", "Logit",
+    "MADE", "MAF", "MarginalGaussianization", "MaskedAutoregressive", "MintLayer", "MintNet", "MultiScale", "NAF",
+    "NICE", "NSF", "OrderAgnostic", "Permutation", "Pixels", "Planar", "RBIG", "Radial", "RationalQuadraticSpline",
+    "RealNVP", "RealNVPImage", "Reshape", "Reversible", "Rotation", "SequentialVAE", "SetCoupling", "Squeeze",
+    "StandardLogistic", "StandardNormal", "Sylvester", "TemporalAffine", "Uniform", "VariationalDequantize",
+    "VariationalEncoding", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "importance", "latents",
+    "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "summary", "targets", "vae",
+    "volume_by_counting",
 ]
 
 

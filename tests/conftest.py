@@ -5,6 +5,7 @@ in pyproject.toml says where they lie.
 """
 import shutil
 import sys
+import zlib
 
 import pytest
 import torch
@@ -13,6 +14,34 @@ import torch
 collect_ignore = ["benchmarks", "exercises", "conftest.py"]
 if sys.platform == "win32":  # grading needs fork: Linux, macOS or WSL
     collect_ignore += [f"test_exercises_{name}.py" for name in ("collect", "grade", "sets")]
+
+
+# What takes longest, from long to short: it is begun first, so that no worker is alone with it at the end.
+LONGEST = ["tests/site/", "lessons/", "tests/test_exercises_grade.py", "tests/test_setup_cell.py", "tests/test_demo",
+           "tests/test_train", "tests/test_exercises", "tests/test_laws.py", "tests/test_results.py"]
+
+
+def pytest_collection_modifyitems(items):
+    """Long files first; the order within a file stays."""
+    items.sort(key=lambda item: next((k for k, start in enumerate(LONGEST) if item.nodeid.startswith(start)),
+                                     len(LONGEST)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Each file on one worker, as notebooks need and fixtures like it, in the order above; only the pages of the site
+    are shared by all."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduler(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return f"{file} {zlib.crc32(nodeid.encode()) % 8}" if file == "tests/site/test_site.py" else file
+
+    config.option.loadscopereorder = False  # which would put files with many tests first
+    return Scheduler(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -111,6 +111,8 @@ EVAL = {"eval": "batch normalisation differs between training and evaluation, by
 OVERFLOWS = {"deep": "a tower of exponentials overflows by its nature"}
 RECOMPUTES = {"vmap": "the transforms of torch.func cannot pass a Reversible, which says so: test_reversible"}
 BOUNDED = {"deep": "its domain is the unit cube, so it cannot follow itself"}
+JUMPS = {"integral": "a density with jumps, summed up in test_discrete",
+         "half": "rounding moves a point across a jump of the density"}
 MANY = (2, 3, 8)
 
 ENTRIES = [
@@ -176,11 +178,28 @@ ENTRIES = [
           dims=(1, 3), context=True, exempt=IMAGE | {"deep": "the vector form is stacked"}),
     Entry("MintNet", on_images(body(fl.MintNet, steps=1, hidden=2), size=2), dims=(1,), context=True, layers=5,
           exempt=IMAGE, scale=1.0),
+    Entry("Elementwise categorical", lambda d, c: fl.Elementwise(d, fl.CategoricalCDF(5), context_dim=c), context=True,
+          latents="uniform", exempt=BOUNDED | JUMPS),
+    Entry("SetCoupling", lambda d, c: fl.SetCoupling((3, d), fl.LogisticMixtureCDF(3), hidden=8, context_dim=c),
+          dims=(1, 2, 3), context=True, exempt=IMAGE, scale=1.0),
+    Entry("SetCoupling swapped", lambda d, c: fl.SetCoupling((3, d), fl.Affine(), hidden=8, swap=True, context_dim=c),
+          dims=(2, 3), context=True, exempt=IMAGE, scale=1.0),
+    Entry("CategoricalFlow", lambda d, c: fl.CategoricalFlow(3, 4, dim=d, layers=2, hidden=8, components=2,
+                                                             context_dim=c).bijection[:-1], dims=(2, 3), context=True,
+          layers=2, exempt=IMAGE, scale=1.0),
+    Entry("CategoricalMAF", lambda d, c: fl.CategoricalMAF(d, 3, hidden=(8,)).bijection[0], dims=MANY,
+          latents="uniform", exempt=BOUNDED | JUMPS),
     Entry("Elementwise mixture", lambda d, c: fl.Elementwise(d, fl.LogisticMixtureCDF(3), context_dim=c), context=True),
+    Entry("Elementwise Gaussian mixture", lambda d, c: fl.Elementwise(d, fl.GaussianMixtureCDF(3), context_dim=c),
+          context=True),
     Entry("Coupling mixture", coupling(fl.LogisticMixtureCDF(4)), context=True),
     Entry("Reversible", lambda d, c: fl.Reversible(*(
         fl.Coupling(d, fl.Affine(), hidden=(8,), swap=k % 2 == 1, context_dim=c) for k in range(4))),
           context=True, layers=4, exempt=RECOMPUTES),
+    Entry("GaussianizationFlow", lambda d, c: fl.GaussianizationFlow(
+        d, layers=2, components=3, context_dim=c).bijection, dims=(1, 2, 3), context=True, layers=4),
+    Entry("RBIG", lambda d, c: fl.RBIG(d, layers=2, components=3, rotation="ica").bijection, dims=(2,), layers=4),
+    Entry("GaussianCopula", lambda d, c: fl.GaussianCopula(d, components=3).bijection, dims=(2, 3), layers=3),
     Entry("ActNorm", lambda d, c: fl.ActNorm(d)),
     Entry("ActNorm image", on_images(lambda s, c: fl.ActNorm(s)), exempt=IMAGE, scale=1.0),
     Entry("BatchNorm", lambda d, c: used_batch_norm(d), exempt=EVAL),

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
-from flowlib import Affine, RationalQuadraticSpline
+from flowlib import Affine, ImageCoupling, LogisticMixtureCDF, RationalQuadraticSpline
+from flowlib.elementwise.base import arrange
 
 
 def drawn(bins, box=3.0, n=40):
@@ -48,13 +49,43 @@ def test_the_spline_and_its_inverse_are_twice_differentiable(bins):
 
 
 def test_the_spline_at_the_box_and_beyond():
-    spline, _, params = drawn(8)
-    z = torch.tensor([-3.0, 3.0, -3.001, 3.001, 1e30], dtype=torch.float64)
+    spline, _, params = drawn(8)  # 40 of them: the widths of some add up to less than the box
+    z = torch.tensor([[-3.0], [3.0], [-3.001], [3.001], [1e30]], dtype=torch.float64).expand(5, 40)
     for method in (spline.forward, spline.inverse):
-        x, log_slope = method(z, params[0].expand(5, -1))
+        x, log_slope = method(z, params.expand(5, 40, -1))
         torch.testing.assert_close(x, z)
         assert log_slope.abs().max() < 1e-12
         assert method(torch.tensor(torch.nan, dtype=torch.float64), params[0])[0].isnan()
+
+
+def test_the_inverse_of_the_spline_has_gradients_at_a_flat_knot_after_a_steep_bin():
+    """There the quadratic's discriminant rounds to zero, whose root has no slope."""
+    spline, params = RationalQuadraticSpline(8, 3.0), 0.3 * torch.randn(1000, 23)
+    params[:, 3], params[:, 11], params[:, 16:] = -5.0, 5.0, -30.0
+    _, _, low, height, _, _ = spline._bin(torch.zeros(1000), params, 1)
+    x = torch.nextafter(low + height, torch.tensor(-3.0)).requires_grad_()
+    for grad in torch.autograd.grad(sum(t.sum() for t in spline.inverse(x, params.requires_grad_())), (x, params)):
+        assert grad.isfinite().all()
+
+
+def test_a_single_component_starts_as_the_identity():
+    f, z = LogisticMixtureCDF(1), torch.linspace(-3, 3, 7)
+    torch.testing.assert_close(f.forward(z, torch.zeros(7, f.n_params))[0], z)
+
+
+def test_the_layout_of_a_networks_output():
+    """Shipped weights depend on it."""
+    output = torch.arange(6)
+    assert arrange(output, 2, -1).tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert arrange(output[:, None, None], 2, -3).squeeze().tolist() == [[0, 1], [2, 3], [4, 5]]
+
+
+def test_attention_makes_numbers_of_any_number():
+    f = ImageCoupling((2, 4, 4), Affine(), hidden=8, mask="checkerboard", net="attention")
+    for p in f.parameters():
+        torch.nn.init.normal_(p)
+    x, log_det = f(torch.randn(4, 2, 4, 4).clamp(-1, 1) * torch.finfo(torch.float32).max)
+    assert not x.isnan().any() and log_det.isfinite().all()
 
 
 @pytest.mark.parametrize("elementwise", [Affine(), RationalQuadraticSpline()])

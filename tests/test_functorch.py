@@ -14,6 +14,7 @@ LAYERS = {
     "Householder": lambda: fl.Householder(3, 2),
     "LinearIAF": lambda: fl.LinearIAF(3), "Rotation": lambda: fl.Rotation(3),
     "mixture": lambda: fl.Elementwise(3, fl.LogisticMixtureCDF(3)),
+    "Gaussian mixture": lambda: fl.Elementwise(3, fl.GaussianMixtureCDF(3)), "Correlation": lambda: fl.Correlation(3),
     "spline": lambda: fl.Elementwise(3, fl.RationalQuadraticSpline()),
     "InverseCDF": lambda: fl.Inverse(fl.InverseCDF(torch.distributions.Normal(torch.zeros(3), torch.ones(3)))),
 }
@@ -90,14 +91,14 @@ def test_third_derivatives_through_a_root(name):
 MODELS = {name: cls for name, cls in vars(fl).items() if isinstance(cls, type) and issubclass(cls, fl.Flow)
           and cls not in (fl.Flow, fl.Pixels)}
 # For a root, in sampling: a search looks at its bracket or residual and stays out of the graph
-SEARCHES = {"FlowPlusPlus", "MintNet", "NAF"}
+SEARCHES = {"CategoricalFlow", "FlowPlusPlus", "GaussianCopula", "GaussianizationFlow", "MintNet", "NAF", "RBIG"}
 SMALL = {"layers": 1, "scales": 1, "steps": 1, "components": 2}
 
 
 def small(cls):
     names = inspect.signature(cls.__init__).parameters
     images = "shape" in names
-    options = SMALL | {"hidden": 4 if images else (4,)}
+    options = SMALL | {"categories": 3, "hidden": 4 if isinstance(names["hidden"].default, int) else (4,)}
     return cls((1, 4, 4) if images else 3, **{key: value for key, value in options.items() if key in names})
 
 

@@ -32,6 +32,11 @@ def test_exp_of_a_uniform_is_the_reciprocal_law():
     assert torch.allclose(flow.log_prob(grid).exp(), 1 / (2 * grid[:, 0]))
 
 
+def test_exp_off_its_codomain_and_far_out():
+    assert fl.Flow(fl.StandardNormal(1), fl.Exp()).log_prob(torch.tensor([[-1.0], [0.0]])).tolist() == [-torch.inf] * 2
+    assert fl.Exp()(torch.full((2,), torch.finfo(torch.float32).max))[1].isfinite()
+
+
 def test_decreasing_map():
     flow = uniform_flow(0.0, 2.0, fl.Compose(fl.AffineMap(-1.0), fl.Exp()))
     grid = torch.linspace(0.2, 0.95, 50, dtype=D)[:, None]

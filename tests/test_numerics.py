@@ -7,7 +7,16 @@ from scipy import special, stats
 from torch.autograd import gradcheck, gradgradcheck
 
 import flowlib as fl
-from flowlib.numerics import log_mixture_cdf, log_ndtr, log_ndtri, log_softplus, solve_monotone, sqrt_softplus
+from flowlib.numerics import (
+    log_mixture_cdf,
+    log_ndtr,
+    log_ndtri,
+    log_softplus,
+    mills,
+    solve_monotone,
+    sqrt_softplus,
+    tame,
+)
 
 DTYPES = pytest.mark.parametrize("dtype, reach", [(torch.float64, 60.0), (torch.float32, 30.0)],
                                  ids=["float64", "float32"])
@@ -54,6 +63,13 @@ def test_root_differentiates_twice():
         return solve_monotone(bend, y, -20.0, 20.0, a, b.expand_as(y))
 
     assert gradcheck(solve, (y, a, b)) and gradgradcheck(solve, (y, a, b))
+
+
+def test_root_differentiates_three_times():
+    third = torch.func.grad(torch.func.grad(torch.func.grad(
+        lambda y: solve_monotone(lambda x: (torch.sinh(x), torch.cosh(x)), y, -9.0, 9.0))))
+    y = torch.tensor(1.5, dtype=torch.float64)
+    assert third(y).item() == pytest.approx(((2 * y * y - 1) / (1 + y * y) ** 2.5).item())  # of arsinh
 
 
 def test_root_of_parameters_that_need_no_gradient():
@@ -106,6 +122,19 @@ def test_log_ndtr_has_two_finite_derivatives(dtype, reach):
     assert torch.allclose(second.double(), -hazard * (z.detach().double() + hazard), rtol=1e-6, atol=1e-3)
     inner = torch.linspace(-8, 8, 33, dtype=torch.float64, requires_grad=True)
     assert gradgradcheck(log_ndtr, (inner,), atol=1e-6)
+    far = torch.linspace(-1e5, -1e2, 101, dtype=dtype, requires_grad=True)  # where the curvature is a difference
+    (first,) = torch.autograd.grad(log_ndtr(far).sum(), far, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), far)
+    assert bool((second <= 0).all()) and bool((second >= -1).all())
+
+
+@pytest.mark.parametrize("dtype, error", [(torch.float64, 5e-13), (torch.float32, 5e-6)])
+def test_mills_ratio(dtype, error):
+    z = torch.cat([torch.linspace(-60, 0, 601, dtype=dtype), -torch.logspace(2, 14, 25, dtype=dtype)])
+    exact = math.sqrt(math.pi / 2) * special.erfcx(-z.double().numpy() / math.sqrt(2))
+    assert ((mills(z).double() / torch.from_numpy(exact)) - 1).abs().max() < error
+    inner = torch.tensor([-40.0, -30.0, -3.0, -0.1], dtype=torch.float64, requires_grad=True)
+    assert gradcheck(mills, (inner,), rtol=1e-6) and gradgradcheck(mills, (inner,), rtol=1e-4)
 
 
 @DTYPES
@@ -221,3 +250,8 @@ def test_sqrt_softplus():
     assert bool((sqrt_softplus(torch.tensor([-1e4, -200.0])) > 0).all())
     inner = torch.tensor([-50.0, -1.0, 30.0], dtype=torch.float64, requires_grad=True)
     assert gradcheck(lambda v: sqrt_softplus(v).log(), (inner,))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_sums_of_tamed_numbers_are_finite(dtype):
+    assert tame(torch.full((8,), torch.finfo(dtype).max, dtype=dtype)).sum().isfinite()

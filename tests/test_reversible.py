@@ -98,3 +98,12 @@ def test_transforms_of_torch_func_name_the_way_out():
                  lambda: torch.func.jvp(flow.log_prob, (x,), (x,))):
         with pytest.raises(RuntimeError, match="save_memory=False"):
             call()
+
+
+def test_layers_are_recomputed_in_the_precision_of_the_first_time():
+    chain, seen = pair()[1].float(), []
+    chain.bijections[0].net.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = chain.inverse(torch.randn(5, 2))[1].sum()
+    loss.backward()
+    assert seen == [True] * 3  # to the latent, back, and once more with a record

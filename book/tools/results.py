@@ -54,6 +54,7 @@ SYLVESTER = "python book/results/rows/reverse_kl.py {} --flow sylvester --layers
 VAE = "python book/results/rows/vae.py {} --seed {{seed}}"
 MADE = "python book/results/rows/binary_made.py --orders {} --steps {} --seed {{seed}}"
 SEQUENCES = "python book/results/rows/sequences.py {} --seed {{seed}}"
+SHUFFLE = "python book/results/rows/categorical.py shuffle-4 {} --steps {} --seed {{seed}}"
 NOISE = "python book/results/rows/dequantization.py {} --seed {{seed}}"
 GAP = "python book/results/rows/mean_field_gap.py {} --seed {{seed}}"
 ANOMALY = "python book/results/rows/anomalies.py {} {} --seed {{seed}}"
@@ -109,6 +110,11 @@ def vae(name, flow, note="", paper=None):
     return Row("VAE on MNIST", name, "nats", VAE.format(flow), bound=True, paper=paper, note=note)
 
 
+def shuffle(name, model, steps, bound=True):
+    return Row("Set shuffling, N = 4", name, "bits an element", SHUFFLE.format(model, steps), (0,), bound,
+               (math.log2(24) / 4, "the optimum"), f"{steps:,} steps")
+
+
 METHODS = {"flow": "MAF (FlowDensity)", "gaussian": "One Gaussian", "mixture": "Mixture of Gaussians",
            "kernel": "Kernel density", "forest": "Isolation forest", "factor": "Local outlier factor"}
 
@@ -120,7 +126,8 @@ def anomalies(table, title):
 
 DENSITIES = {"gaussian": "Gaussian", "made": "MADE", "realnvp": "RealNVP, 10 couplings", "maf": "MAF, 5 layers",
              "maf-mixture": "MAF, 5 layers, mixture base", "naf": "NAF, 2 layers",
-             "nsf": "Autoregressive splines, 3 layers"}
+             "nsf": "Autoregressive splines, 3 layers", "rbig": "RBIG",
+             "gaussianization": "Gaussianization flow, 4 layers"}
 
 
 def densities(table, title, models, paper=()):
@@ -161,6 +168,13 @@ ROWS = {
                            "nats a step", SEQUENCES.format("filter"), paper=(0.0, "exact"), note="5 lags, 400 steps"),
     "sequence-power": Row("Sequences", "Household power: what a TemporalAffine adds to a sequential VAE", "nats a step",
                           SEQUENCES.format("power"), (0,), note="600 steps each"),
+    "shuffle-4": shuffle("Categorical flow, mixture, trained longer", "mixture", 3000),
+    "shuffle-4-mixture": shuffle("Categorical flow, mixture", "mixture", 500),
+    "shuffle-4-linear": shuffle("Categorical flow, linear flows", "linear", 500),
+    "shuffle-4-variational": shuffle("Categorical flow, variational", "variational", 500),
+    "shuffle-4-uniform": shuffle("Mixture couplings, uniform dequantization", "uniform", 500),
+    "shuffle-4-noise": shuffle("Mixture couplings, variational dequantization", "noise", 500),
+    "shuffle-4-autoregressive": shuffle("Autoregression of categories, exact", "autoregressive", 500, bound=False),
     "kl-u1-8": reverse_kl("U1", 8),
     **{f"kl-{target.lower()}-32": reverse_kl(target, 32) for target in ("U1", "U2", "U3", "U4")},
     **{f"kl-sylvester-{target.lower()}-32": sylvester(target, 32) for target in ("U1", "U2", "U3", "U4")},
@@ -190,7 +204,7 @@ ROWS = {
                                                                     ("maf", 155.69), ("maf-mixture", 156.36))),
     **densities("power-small", "POWER subset", ("gaussian", "made")),
     **densities("higgs-small", "HIGGS subset", ("gaussian",)),
-    **densities("wine", "Red wine", ("gaussian", "made", "maf", "naf", "nsf")),
+    **densities("wine", "Red wine", ("gaussian", "made", "maf", "naf", "nsf", "rbig")),
     **anomalies("cancer", "Tumours"),
     **anomalies("higgs-small", "Collisions"),
     "exact-uniform": exact("Pixels under a uniform base", "uniform", "bits/dim", (8.0, "log2 256"), seeds=(0,),

@@ -1,4 +1,4 @@
-"""What the couplings for vectors and for images share: which part of an event is kept, and how the rest is moved."""
+"""What the couplings for vectors, sets and images share: which part of an event is kept, and how the rest is moved."""
 from __future__ import annotations
 
 import torch
@@ -30,7 +30,7 @@ class Halves(Bijection):
         """
         check_map(elementwise, type(self).__name__)
         self.elementwise, self.swap = elementwise, swap
-        size = self.event_shape[0]
+        size = self.event_shape[self.axis]
         if mask is None:
             self.cut = size // 2
             moved = self.cut if swap else size - self.cut
@@ -61,7 +61,7 @@ class Halves(Bijection):
             params = self._params(kept, context)
             moved, log_slope = g(value.expand(params.shape[:-1]), params)
             return torch.where(self.kept, value, moved), torch.where(self.kept, 0, log_slope).sum(axes)
-        first, last = value.split_with_sizes([self.cut, self.event_shape[0] - self.cut], self.axis)
+        first, last = value.split_with_sizes([self.cut, self.event_shape[self.axis] - self.cut], self.axis)
         kept, moved = (last, first) if self.swap else (first, last)
         params = self._params(kept, context)
         if self.context_shape is not None:  # which may have brought batch axes

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from .conditioned import Conditioned, check_dim, unit
 
-__all__ = ["Householder", "compact", "reflect"]
+__all__ = ["Householder", "compact", "reflect", "reflections"]
 
 
 def compact(vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -44,6 +44,21 @@ def reflect(value: Tensor, vectors: Tensor, backwards: bool = False) -> Tensor:
     rows = value if value.ndim == 2 else value.reshape(-1, value.shape[-1])
     out = torch.addmm(rows, F.linear(rows, v), w, alpha=-1)
     return out if value.ndim == 2 else out.view_as(value)
+
+
+def reflections(axes: Tensor) -> Tensor:
+    """The vectors of reflections that turn to given axes: `reflect(x, vectors, backwards=True)` are the coordinates of
+    x along them, up to their signs. They are those of a QR factorisation, which LAPACK makes of reflections.
+
+    Args:
+        axes: (D, D), orthonormal rows.
+
+    Returns:
+        (D - 1, D): the last coordinate's reflection could change its sign only. For D = 1 one vector.
+    """
+    packed, _ = torch.geqrf(axes.mT)
+    vectors = (packed.tril(-1) + torch.eye(len(axes), dtype=axes.dtype, device=axes.device)).mT
+    return vectors[: max(len(axes) - 1, 1)].flip(0)
 
 
 class Householder(Conditioned):

@@ -72,7 +72,7 @@ class MintLayer(Bijection):
     def depth(self) -> int:
         """The longest chain of coordinates of which each sees the one before: so many sweeps give the inverse."""
         c, h, w = self.image
-        reach = sum(conv.half for conv in self.net.convs)  # from a row to the right in the row above
+        reach = sum(conv.reach for conv in self.net.convs)  # from a row to the right in the row above
         return min(c * (w + (h - 1) * (reach + 1) if reach else 1), math.prod(self.image))
 
     def _images(self, value, context):

@@ -58,7 +58,7 @@ def _count(module: nn.Module) -> int:
 def _kept(layer: Halves) -> tuple[bool, ...]:
     """Which of the coordinates or channels a coupling keeps; of a checkerboard, which pixels of the first row."""
     if layer.cut is not None:
-        mask = (torch.arange(layer.event_shape[0]) < layer.cut) ^ layer.swap
+        mask = (torch.arange(layer.event_shape[layer.axis]) < layer.cut) ^ layer.swap
     else:
         mask = layer.kept.broadcast_to(layer.event_shape).cpu()
         if mask.ndim > 1:

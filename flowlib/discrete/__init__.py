@@ -1,0 +1,1 @@
+"""Flows over categories, graphs and molecules."""

@@ -1,0 +1,1 @@
+"""Part VI: Gaussianization, one coordinate at a time, with rotations between."""
