@@ -208,9 +208,10 @@ ROWS = {
     "vae-householder": vae("VAE, Householder", "householder", "8 reflections"),
     "vae-liaf": vae("VAE, linear IAF", "liaf"),
     "vae-ccliaf": vae("VAE, convex combination", "ccliaf", "5 linear IAFs"),
-    **densities("bsds300-small", "BSDS300 patches", ("gaussian",), (("gaussian", 96.67), ("made", 148.85),
-                                                                    ("maf", 155.69), ("maf-mixture", 156.36))),
+    **densities("bsds300-small", "BSDS300 patches", ("gaussian", "made", "maf"), (
+        ("gaussian", 96.67), ("made", 148.85), ("maf", 155.69), ("maf-mixture", 156.36))),
     **densities("power-small", "POWER subset", ("gaussian", "made", "rbig")),
+    **densities("parkinsons", "Parkinson's voices", ("gaussian", "made", "maf")),
     **densities("higgs-small", "HIGGS subset", ("gaussian",)),
     **densities("wine", "Red wine", ("gaussian", "made", "maf", "naf", "nsf", "rbig", "gaussianization")),
     **plane("eight", "Eight Gaussians", ("flow",)),
