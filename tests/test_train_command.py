@@ -155,7 +155,8 @@ def test_wrong_arguments(tmp_path, capsys, change, message):
 
 
 @pytest.mark.parametrize("change, message", [
-    ("--config paper", "nice-flat has no config 'paper'; it stands for flowpp, glow, mintnet, nice, realnvp"),
+    ("--config paper",
+     "nice-flat has no config 'paper'; it stands for flowpp, glow, mintnet, nice, realnvp, residual-flow"),
     ("--levels 32", "'digits' has 17 levels, which can become 2 to 17, not 32"),
     ("--size 32", "only the images of a folder are resized"),
     ("--model glow --hidden 8 8", "the networks of glow have one width, got [8, 8]"),
@@ -281,8 +282,8 @@ def test_help_names_the_models_of_each_kind(capsys):
         parse(["--help"])
     said = "".join(capsys.readouterr().out.split())
     assert stopped.value.code == 0
-    assert "asonevector:gaussianization,maf,naf,nice,nice-flat,nsf-ar,nsf-flat,realnvp-flat;" in said
-    assert "paper,whichflowpp,glow,mintnet,nice,realnvphave" in said
+    assert "asonevector:gaussianization,iresnet-flat,maf,naf,nice,nice-flat,nsf-ar,nsf-flat,realnvp-flat," in said
+    assert "paper,whichflowpp,glow,mintnet,nice,realnvp,residual-flowhave" in said
 
 
 def test_scales_are_at_most_as_many_as_the_image_can_be_halved():

@@ -71,7 +71,7 @@ class MintLayer(Bijection):
 
     @property
     def depth(self) -> int:
-        """The longest chain of coordinates of which each sees the one before: so many sweeps give the inverse."""
+        """No chain of coordinates of which each sees the one before is longer: so many sweeps give the inverse."""
         c, h, w = self.image
         reach = sum(conv.reach for conv in self.net.convs)  # from a row to the right in the row above
         return min(c * (w + (h - 1) * (reach + 1) if reach else 1), math.prod(self.image))
