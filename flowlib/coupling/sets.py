@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import cast
 
+from torch import Tensor
+
 from ..elementwise.base import ElementwiseMap
 from ..nets.sets import SetNet
 from .halves import Halves
