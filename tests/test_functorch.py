@@ -100,7 +100,7 @@ SMALL = {"layers": 1, "scales": 1, "steps": 1, "components": 2,
 def small(cls):
     names = inspect.signature(cls.__init__).parameters
     images = "shape" in names
-    options = SMALL | {"categories": 3, "hidden": 4 if isinstance(names["hidden"].default, int) else (4,)}
+    options = SMALL | {"categories": 3, "hidden": 4 if images or cls is fl.CategoricalFlow else (4,)}
     return cls((1, 4, 4) if images else 3, **{key: value for key, value in options.items() if key in names})
 
 
