@@ -45,7 +45,8 @@ from .images.conv1x1 import InvertibleConv1x1
 from .images.dequantize import Dequantize, bits_per_dim
 from .images.multiscale import MultiScale, scale_shapes
 from .images.norms import ActNorm, BatchNorm, DiagonalScale
-from .images.pixels import Pixels, Reshape
+from .images.pixels import Pixels
+from .images.reshape import Reshape
 from .images.squeeze import Squeeze, checkerboard
 from .images.variational import VariationalDequantize
 from .maps import AffineMap, Exp, InverseCDF, Linear, Logit, Permutation, Rotation

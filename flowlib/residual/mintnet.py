@@ -8,8 +8,8 @@ from ..bases import StandardNormal
 from ..core import Bijection, Compose, Flow
 from ..images.dequantize import Dequantize
 from ..images.norms import ActNorm
-from ..images.pixels import Reshape
 from ..images.preprocess import preprocessing
+from ..images.reshape import Reshape
 from ..images.squeeze import Squeeze
 from ..recipes import Recipe, Settings
 from .mint import MintLayer
