@@ -33,12 +33,12 @@ class MaskedConv(nn.Module):
 
     def __init__(self, channels: int, kernel: int, inputs: Tensor, outputs: Tensor):
         super().__init__()
-        self.channels, self.half = channels, kernel // 2
+        self.channels, self.reach = channels, kernel // 2
         rank = torch.arange(channels)
         to, of = rank.repeat_interleave(len(outputs))[:, None], rank.repeat_interleave(len(inputs))
-        before = torch.ones(len(to), len(of), self.half + 1, kernel, dtype=torch.bool)
-        before[..., -1, self.half:] = False
-        before[..., -1, self.half] = to > of
+        before = torch.ones(len(to), len(of), self.reach + 1, kernel, dtype=torch.bool)
+        before[..., -1, self.reach:] = False
+        before[..., -1, self.reach] = to > of
         signs = torch.outer(outputs.repeat(channels), inputs.repeat(channels))
         self.register_buffer("before", before)
         self.register_buffer("own", ((to == of) * signs).to(torch.int8))
@@ -48,7 +48,7 @@ class MaskedConv(nn.Module):
 
     def _own(self):
         """(C J, C I), zero but for weights to a number's own channel."""
-        return self.weight[..., -1, self.half].abs() * self.own
+        return self.weight[..., -1, self.reach].abs() * self.own
 
     def own_weights(self) -> Tensor:
         """Those to a number's own channel and pixel: (C J, I, 1, 1), for a convolution of C groups."""
@@ -57,11 +57,11 @@ class MaskedConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C I, H, W) to (N, C J, H, W)."""
-        around = (self.half, self.half, self.half, 0)
+        around = (self.reach, self.reach, self.reach, 0)
         # the same bytes read as integers, which torch converts faster than truth values
         before = self.weight * self.before.view(torch.uint8).to(self.weight.dtype)
         weight = wide(before + F.pad(self._own()[..., None, None], around))
-        return F.conv2d(F.pad(x, around) if self.half else x, weight, wide(self.bias))
+        return F.conv2d(F.pad(x, around) if self.reach else x, weight, wide(self.bias))
 
 
 class Pass(NamedTuple):
@@ -117,7 +117,7 @@ class TriangularNet(nn.Module):
         first, second, third = self.convs
         v = first(x)
         if self.context is not None:
-            v = v + F.conv2d(context, wide(self.context.weight))
+            v = v + F.conv2d(cast("Tensor", context), wide(self.context.weight))
         h, slope = _elu(v)
         w = second(h)
         h, other = _elu(w)
