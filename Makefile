@@ -22,7 +22,7 @@ ENVIRONMENTS := .venv .venv-book .venv-bench .venv-interop .venv-colab
 $(foreach env,$(ENVIRONMENTS),$(shell [ "$$(cat $(env)/installed 2>/dev/null)" = "$(CURDIR)" ] \
   && $(env)/bin/python -c '' 2>/dev/null || rm -f $(env)/installed))
 
-.PHONY: help book open test portable lint mutants lessons results results-page bench interop colab repository release clean
+.PHONY: help book open test portable lint mutants lessons results results-page bench scaling interop colab repository release clean
 help:  ## list the commands
 	@sed -n "s,^\([a-z-]*\):.*## \(.*\),make \1\t\2,p" Makefile | expand -t 20
 
@@ -62,6 +62,9 @@ results-page: .venv/installed  ## write the results page from book/results/*.jso
 
 bench: .venv-bench/installed  ## time flowlib against zuko, nflows and normflows
 	.venv-bench/bin/python tests/benchmarks/run.py
+
+scaling: .venv-bench/installed  ## how time and memory grow, and what compiling gains
+	.venv-bench/bin/python tests/benchmarks/scaling.py
 
 interop: .venv-interop/installed  ## run the scripts of book/use_with.md, with sbi, Pyro, BlackJAX and ArviZ
 	.venv-interop/bin/python -m pytest -q -rs tests/test_use_with.py

@@ -25,6 +25,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from scaling_chart import chart
+
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "book" / "results"
 CHECKPOINTS = ROOT / "flowlib" / "checkpoints"
@@ -173,7 +175,8 @@ ROWS = {
     "gaussians-naf": eight("NAF, 2 layers of 16 sigmoids", "NAF", "1,500 steps"),
     "made": Row("Binarised MNIST", "MADE, one order", "nats", MADE.format(1, 3000), (0,), note="3,000 steps"),
     "sequence-filter": Row("Sequences", "Autoregression with noise: a TemporalAffine, short of the Kalman filter",
-                           "nats a step", SEQUENCES.format("filter"), paper=(0.0, "exact"), note="5 lags, 400 steps"),
+                           "nats a step", SEQUENCES.format("filter"), paper=(0.0, "exact"),
+                           note="5 lags, 400 steps of 1,000"),
     "sequence-power": Row("Sequences", "Household power: what a TemporalAffine adds to a sequential VAE", "nats a step",
                           SEQUENCES.format("power"), (0,), note="600 steps each"),
     "shuffle-4": shuffle("Categorical flow, mixture of logistics", "mixture", 3000),
@@ -348,9 +351,10 @@ def known(result):
 INTRODUCTION = """# Results
 
 Every number on this page was measured by the command below its table (there with the first seed), in the repository's
-top folder. `make results` measures all of them again, `make results ROWS="digits-nice"` one, and `make bench` the
-times. A value is the median over the seeds, ± half the distance between the largest and the smallest; of errors it is
-the largest. A sign ≤ marks an upper bound: dequantized images have no more bits/dim than that.
+top folder. `make results` measures all of them again, `make results ROWS="digits-nice"` one, `make bench` the
+times and `make scaling` how they grow. A value is the median over the seeds, ± half the distance between the largest
+and the smallest; of errors it is the largest. A sign ≤ marks an upper bound: dequantized images have no more bits/dim
+than that.
 All of it was run on the processors that are named, none of it on a GPU unless a table has a column that names one.
 """
 
@@ -497,12 +501,49 @@ once."""
     return [text, *table(head, *rows)]
 
 
+def scaling(found):
+    """Charts of how times and memory grow, and the table of what compiling gains."""
+    def curves(part, model, across, quantity=None):
+        rows = [row for row in found["rows"] if (row["part"], row["model"]) == (part, model)]
+        values = [(row[across], row["found"][quantity] if quantity else row["found"]) for row in rows]
+        return {name: [(x, max(value[name], 1)) if part == "memory" else (x, value[name]) for x, value in values]
+                for name in values[0][1]}
+
+    models = dict.fromkeys(row["model"] for row in found["rows"] if row["part"] == "dim")
+    calls = ("training step", "log_prob", "sample")
+    by_dim = [[*((f"{model}: {call}, ms", "D", curves("dim", model, "dim", call)) for call in calls),
+               (f"{model}: memory, MiB", "D", curves("memory", model, "dim"))] for model in models]
+    by_batch = [[(f"{model}: {call}, ms", "batch", curves("batch", model, "batch", call)) for call in calls]
+                for model in models]
+    (batch,), (dim,) = ({row[key] for row in found["rows"] if row["part"] == part}
+                        for part, key in (("dim", "batch"), ("batch", "dim")))
+    layers, hidden = found["couplings"]["layers"], " and ".join(map(str, found["couplings"]["hidden"]))
+    text = f"""The models of the tables above in other sizes: {layers['RealNVP']} couplings (RealNVP) and
+{layers['NSF']} (NSF) with networks of {hidden} units, and MAF with {found['MAF']['layers']} layers of
+{' and '.join(map(str, found['MAF']['hidden']))}. Milliseconds of processor time, one thread, each the least of several
+calls, the libraries taking turns in one process. Memory is what a process needs at most, above what the library itself
+takes, to build the model and train it for a few steps; what is below one mebibyte is drawn as one."""
+    rows = [(row["model"], row["dim"], row["batch"], call, *(f"{t[key]:.2f}" for key in ("eager", "compiled")),
+             f"**{t['gain']:.2f}**", f"{t['seconds']:.0f}")
+            for row in found["rows"] if row["part"] == "compile" for call, t in row["found"].items()]
+    compiling = """`torch.compile` with its defaults, in one graph, on this processor, which runs small models at the
+speed of its memory and of Python: the gain is the eager time over the compiled one, and compiling took the seconds at
+the end of the row, once for each shape. A training step is the loss and its gradients."""
+    head = ("model", "D", "batch", "call", "eager, ms", "compiled, ms", "gain", "compiling, s")
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return ["", "## Scaling", "", text, "",
+            *chart(by_dim, f"Time and memory against the dimension D, a batch of {batch}."), "",
+            *chart(by_batch, f"Time against the batch, D = {dim}."), "", compiling, *table(head, *rows),
+            f"Processor: {found['device']}; {versions}; {found['rows'][-1]['date']}; not run on a GPU.", "",
+            *commands([found["command"]])]
+
+
 def page() -> str:
     """The page, from all that was measured."""
     lines = [INTRODUCTION.rstrip()]
     for title in SECTIONS:
         lines += section(title, [read(name) for name, row in ROWS.items() if row.section == title])
-    return "\n".join(lines + speed(read("bench"))) + "\n"
+    return "\n".join(lines + speed(read("bench")) + scaling(read("scaling"))) + "\n"
 
 
 if __name__ == "__main__":

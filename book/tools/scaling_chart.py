@@ -1,0 +1,55 @@
+"""The charts of the results page: how times and memory grow, as SVG with the colours of the page around it."""
+from math import ceil, floor, log10
+from xml.sax.saxutils import quoteattr
+
+WIDTH, HEIGHT = 250, 190  # of one panel
+LEFT, RIGHT, TOP, BOTTOM = 44, 18, 26, 34  # what its labels need
+LINES = {"flowlib": ("#c8553d", ""), "zuko": ("#2a8fb8", "6 3"), "nflows": ("#7d8f2a", "2 3"),
+         "normflows": ("#8f78d8", "8 3 2 3")}  # each can be read on white and on dark grey, and told by its dashes
+
+
+def text(x, y, content, anchor="middle", size=11):
+    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size}"'
+    return f'<text {place} fill="currentColor">{content}</text>'
+
+
+def line(points, colour="currentColor", dashes="", width=1.0, opacity=1.0):
+    path = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
+    return (f'<path d="{path}" fill="none" stroke="{colour}" stroke-dasharray="{dashes}" stroke-width="{width}" '
+            f'stroke-opacity="{opacity}"/>')
+
+
+def panel(title: str, across: str, curves: dict[str, list[tuple[float, float]]]) -> list[str]:
+    """One pair of logarithmic axes: curves of (x, y) by name, x at marked places, y over whole powers of ten."""
+    xs = sorted({x for points in curves.values() for x, _ in points})
+    ys = [y for points in curves.values() for _, y in points]
+    low, high = floor(log10(min(ys))), ceil(log10(max(ys)))
+
+    def place(x, y):
+        right = (log10(x) - log10(xs[0])) / (log10(xs[-1]) - log10(xs[0]))
+        up = (log10(y) - low) / (high - low)
+        return LEFT + right * (WIDTH - LEFT - RIGHT), HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM)
+
+    parts = [text((LEFT + WIDTH - RIGHT) / 2, 14, title, size=12), text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, across)]
+    for power in range(low, high + 1):
+        ends = [place(x, 10.0**power) for x in (xs[0], xs[-1])]
+        parts += [line(ends, opacity=0.25), text(LEFT - 5, ends[0][1] + 4, f"{10.0**power:,g}", "end")]
+    parts += [text(place(x, 10.0**low)[0], HEIGHT - BOTTOM + 15, f"{x:,}") for x in xs]
+    for name, points in curves.items():
+        colour, dashes = LINES[name]
+        parts.append(line([place(*point) for point in sorted(points)], colour, dashes, width=2.2))
+    return parts
+
+
+def chart(rows: list[list[tuple]], says: str) -> list[str]:
+    """Rows of panels (title, what is across, curves) under one legend, as lines of HTML without an empty one."""
+    width, height = WIDTH * max(map(len, rows)), 24 + HEIGHT * len(rows)
+    lines = [f'<svg viewBox="0 0 {width} {height}" width="100%" role="img" aria-label={quoteattr(says)} '
+             'font-family="sans-serif">']
+    for k, (name, (colour, dashes)) in enumerate(LINES.items()):
+        lines += [line([(LEFT + 110 * k, 12), (LEFT + 26 + 110 * k, 12)], colour, dashes, width=2.2),
+                  text(LEFT + 32 + 110 * k, 16, name, "start")]
+    for i, row in enumerate(rows):
+        for j, content in enumerate(row):
+            lines += [f'<g transform="translate({WIDTH * j} {24 + HEIGHT * i})">', *panel(*content), "</g>"]
+    return ["<figure>", *lines, "</svg>", f"<figcaption>{says}</figcaption>", "</figure>"]
