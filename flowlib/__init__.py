@@ -49,7 +49,11 @@ from .images.pixels import Pixels, Reshape
 from .images.squeeze import Squeeze, checkerboard
 from .images.variational import VariationalDequantize
 from .maps import AffineMap, Exp, InverseCDF, Linear, Logit, Permutation, Rotation
+from .nets.lipschitz import spectral_bound
 from .nets.made import MADE
+from .residual.block import ResidualBlock
+from .residual.iresnet import IResNet, ResidualFlow, ResidualFlowImage
+from .residual.log_det import estimate_log_det, truncation_bound
 from .residual.mint import MintLayer
 from .residual.mintnet import MintNet
 from .reversible import Reversible
@@ -68,15 +72,16 @@ __all__ = [
     "Correlation", "Coupling", "DataRotation", "DeepSigmoid", "DenseDeepSigmoid", "Dequantize", "DiagonalScale",
     "Elementwise", "ElementwiseMap", "Exp", "FactorisedEncoding", "Flow", "FlowDistribution", "FlowPlusPlus",
     "FlowTransform", "FromDistribution", "FromTransform", "GatedAffine", "GaussianCopula", "GaussianMixture",
-    "GaussianMixtureCDF", "GaussianizationFlow", "Glow", "Householder", "IAF", "ImageCoupling", "Inverse", "InverseCDF",
-    "InversionError", "InvertibleConv1x1", "Linear", "LinearIAF", "LinearStateSpace", "LogisticMixtureCDF", "Logit",
-    "MADE", "MAF", "MarginalGaussianization", "MaskedAutoregressive", "MintLayer", "MintNet", "MultiScale", "NAF",
-    "NICE", "NSF", "OrderAgnostic", "Permutation", "Pixels", "Planar", "RBIG", "Radial", "RationalQuadraticSpline",
-    "RealNVP", "RealNVPImage", "Reshape", "Reversible", "Rotation", "SequentialVAE", "SetCoupling", "Squeeze",
-    "StandardLogistic", "StandardNormal", "Sylvester", "TemporalAffine", "Uniform", "VariationalDequantize",
-    "VariationalEncoding", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "importance", "latents",
-    "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "summary", "targets", "vae",
-    "volume_by_counting",
+    "GaussianMixtureCDF", "GaussianizationFlow", "Glow", "Householder", "IAF", "IResNet", "ImageCoupling", "Inverse",
+    "InverseCDF", "InversionError", "InvertibleConv1x1", "Linear", "LinearIAF", "LinearStateSpace",
+    "LogisticMixtureCDF", "Logit", "MADE", "MAF", "MarginalGaussianization", "MaskedAutoregressive", "MintLayer",
+    "MintNet", "MultiScale", "NAF", "NICE", "NSF", "OrderAgnostic", "Permutation", "Pixels", "Planar", "RBIG", "Radial",
+    "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "ResidualBlock", "ResidualFlow",
+    "ResidualFlowImage", "Reversible", "Rotation", "SequentialVAE", "SetCoupling", "Squeeze", "StandardLogistic",
+    "StandardNormal", "Sylvester", "TemporalAffine", "Uniform", "VariationalDequantize", "VariationalEncoding",
+    "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "estimate_log_det", "importance", "latents",
+    "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "spectral_bound", "summary", "targets",
+    "truncation_bound", "vae", "volume_by_counting",
 ]
 
 

@@ -138,8 +138,6 @@ def test_a_shuffled_set_costs_no_less_than_the_optimum_and_little_more():
     (tight,) = row["printed"]["weighted, 64 draws"]
     assert optimum < tight <= 1.18 and tight < row["value"] <= 1.20
     assert optimum - 1e-6 < read("shuffle-4-autoregressive")["value"] < optimum + 0.01
-    for model in ("mixture", "linear", "variational", "uniform", "noise"):
-        assert optimum < read(f"shuffle-4-{model}")["value"] < 2  # which independent elements cost
 
 
 def test_each_step_from_a_gaussian_to_a_flow_that_bends_is_worth_more_than_its_error():
@@ -166,8 +164,9 @@ def test_a_naf_fits_eight_gaussians_and_a_made_the_bits_of_digits():
 def test_a_flow_across_time_comes_as_near_as_a_filter():
     row = read("sequence-filter")
     assert max(row["values"]) <= 0.05
-    before, after = row["printed"]["autocorrelation"], row["printed"]["of what is left"]
-    assert max(map(abs, after)) < 0.03 * min(before)
+    printed = row["printed"]
+    assert all(abs(left) < four < before for left, four, before in zip(
+        printed["of what is left"], printed["four standard errors"], printed["autocorrelation"], strict=True))
 
 
 def test_a_small_row_comes_out_the_same():

@@ -22,8 +22,9 @@ FLOORS = {
     "Layers": ("finite", "coupling", "autoregressive", "residual", "gaussianization", "discrete", "images"),
     "Models": ("coupling.nice", "coupling.realnvp", "coupling.nsf", "coupling.glow", "coupling.flowpp",
                "autoregressive.maf", "autoregressive.iaf", "autoregressive.naf", "autoregressive.bernoulli",
-               "autoregressive.state_space", "residual.mintnet", "gaussianization.copula", "gaussianization.flow",
-               "gaussianization.rbig", "discrete.categorical", "discrete.autoregressive", "images.pixels", "vae"),
+               "autoregressive.state_space", "residual.iresnet", "residual.mintnet", "gaussianization.copula",
+               "gaussianization.flow", "gaussianization.rbig", "discrete.categorical", "discrete.autoregressive",
+               "images.pixels", "vae"),
     "What a model is worth": ("data", "evaluate"),
     "Training, teaching": ("train", "sklearn", "teach", "exercises", "sbi", "__main__"),
 }

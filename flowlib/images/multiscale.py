@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..arguments import shared_context
-from ..core import Bijection, Compose
+from ..core import LIKELIHOODS, Bijection, Compose
 from ..elementwise.affine import Affine
 from ..elementwise.base import arrange, readable
 from ..nets.conv import ConvNet, at_pixels
@@ -91,6 +91,7 @@ class MultiScale(Bijection):
                   for k, (f, s) in enumerate(zip(layers, unsqueezed)))
         self.scales = cast("Sequence[Compose]", nn.ModuleList(scales))
         self.context_shape = shared_context(self.scales)
+        self.likelihood = max((f.likelihood for f in self.scales), key=LIKELIHOODS.index)
         self.affine = Affine()
         priors = (ConvNet((c // 2, h, w), c, hidden, self.context_dim) for c, h, w in shapes[:-1] if learn_prior)
         self.priors = cast("Sequence[ConvNet]", nn.ModuleList(priors))

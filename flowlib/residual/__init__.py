@@ -1,1 +1,1 @@
-"""Part V: maps x + g(x) with a g that contracts."""
+"""Part V: residual maps, x plus a network: one that contracts, or one with a triangular Jacobian."""

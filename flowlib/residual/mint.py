@@ -22,11 +22,12 @@ class MintLayer(Bijection):
 
     $$\log|\det \partial z / \partial x| = \sum_i \ln(t_i + \partial g_i / \partial x_i)$$
 
-    Cost of `inverse` (density): one pass of the network. Cost of `forward` (sampling): sweeps of one pass each until
-    the residual f(x) - z is rounding. In a sweep every coordinate is moved to where its *own* equation $f_i(x) = z_i$
-    holds if the others stay, by a bracketed Newton search that needs no convolution. Once those before it are right, a
-    coordinate is right after the next sweep, so as many sweeps suffice as the longest chain of coordinates of which
-    each sees the one before (`depth`): at most D, whatever the weights, and mostly far fewer. There is no step size.
+    Cost: `inverse` (density) one pass of the network; `forward` (sampling) sweeps of one pass each, at most D.
+
+    In a sweep every coordinate is moved to where its *own* equation $f_i(x) = z_i$ holds if the others stay, by a
+    bracketed Newton search that needs no convolution, until the residual f(x) - z is rounding. There is no step size.
+    Once those before it are right, a coordinate is right after the next sweep, so as many sweeps suffice as the longest
+    chain of coordinates of which each sees the one before (`depth`), whatever the weights; mostly far fewer are made.
     Where a gradient is wanted, depth + 1 Newton steps follow, with the derivatives of the inverse up to the third.
 
     It computes outside of autocast: a residual of 16 bits would tell nothing.
@@ -132,8 +133,8 @@ class MintLayer(Bijection):
         for k in range(self.depth + 1):
             value, slope, hidden = self._map(x, t, context)
             residual = target - value
-            rounding = _rounding(target, slope, x)
-            last, worst = worst, _number((residual.abs() / rounding).amax())
+            rounding = _rounding(target, slope, x, hidden)
+            last, worst = worst, _worst(residual, rounding)
             if k == self.depth or worst <= 2 or last <= worst <= 64:  # in units of rounding; or no longer falling
                 break
             x = x + self._own_root(residual, x, t, slope, hidden, own, rounding)
@@ -149,7 +150,7 @@ class MintLayer(Bijection):
         for k in range(64):
             rise, slope = self.net.along(readable(x + step) - seen, hidden, own)
             gap = residual - t * step - rise
-            worst = _number((gap.abs() / rounding).amax())
+            worst = _worst(gap, rounding)
             if worst <= 4 or (k == 16 and math.isnan(worst)):  # Newton is long there, but for the oddest of slopes
                 break
             low, high = torch.where(gap >= 0, step, low), torch.where(gap <= 0, step, high)
@@ -162,20 +163,23 @@ class MintLayer(Bijection):
 
     @staticmethod
     def _raise_unless_solved(residual, rounding):
-        failed = ~(residual.abs() <= rounding / math.sqrt(torch.finfo(rounding.dtype).eps))
-        if _number(failed.sum()) > 0:
-            raise InversionError(f"no inverse at {int(failed.sum())} of {failed.numel()} places: the largest residual "
-                                 f"is {residual[failed].abs().max().item():.3g}")
+        worst = _worst(residual, rounding / math.sqrt(torch.finfo(rounding.dtype).eps))
+        if worst > 1:
+            raise InversionError(f"no inverse found: the largest residual is {residual.abs().max().item():.3g}")
 
 
-def _rounding(y, slope, x):
-    """What rounding may leave of f(x) - y, which sums numbers of other places too: (N, 1, 1, 1)."""
-    return torch.finfo(y.dtype).eps * (1 + (y.abs() + (slope * x).abs()).amax((1, 2, 3), keepdim=True))
+def _rounding(y, slope, x, hidden):
+    """What rounding may leave of f(x) - y, which sums numbers of other places and of hidden units: (N, 1, 1, 1)."""
+    largest = [(y.abs() + (slope * x).abs()).amax((1, 2, 3), keepdim=True), hidden[1].abs().amax((1, 2, 3), True)]
+    return torch.finfo(y.dtype).eps * (1 + largest[0] + largest[1])
 
 
-def _number(found):
-    """As a number; NaN under vmap, which lets none be looked at; 0 on the meta device, which has none."""
+def _worst(residual, allowed):
+    """The largest ratio as a number, infinite where a residual is NaN. NaN under vmap, which lets none be looked at; 0
+    where there are none."""
+    if residual.is_meta or not residual.numel():
+        return 0.0
     try:
-        return 0.0 if found.is_meta else found.item()
+        return (residual.abs() / allowed).nan_to_num(math.inf).max().item()
     except RuntimeError:
         return math.nan

@@ -20,7 +20,8 @@ def mixture():
 
 # Model, steps, learning rate. The data reach out to 4 + 3 / 2 and more: so must the box of the splines.
 MODELS = {"RealNVP": (lambda: fl.RealNVP(2), 3000, 2e-3), "NSF": (lambda: fl.NSF(2, box=7.0), 1500, 5e-3),
-          "mixture": (mixture, 1500, 5e-3), "NAF": (lambda: fl.NAF(2, layers=2, units=16), 1500, 5e-3)}
+          "mixture": (mixture, 1500, 5e-3), "NAF": (lambda: fl.NAF(2, layers=2, units=16), 1500, 5e-3),
+          "ResidualFlow": (lambda: fl.ResidualFlow(2, hidden=(64, 64, 64), coefficient=0.97), 2000, 5e-3)}
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("model", choices=MODELS)

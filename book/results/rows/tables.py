@@ -29,11 +29,11 @@ MODELS = {  # of the dimension and the width of the networks, from the plainest 
 BEFORE = {"made": "gaussian", "realnvp": "made", "maf": "made", "maf-mixture": "maf", "naf": "maf",
           "nsf": "maf", "rbig": "gaussian", "gaussianization": "rbig"}  # compared with
 TABLES = {  # width, and how long at most
-    "bsds300-small": (256, dict(steps=4_000, batch_size=256, lr=2e-3)),
+    "bsds300-small": (256, dict(steps=1_000, batch_size=256, lr=2e-3)),
     "power-small": (128, dict(steps=3_000, batch_size=512, lr=2e-3)),
     "protein": (128, dict(steps=4_000, batch_size=256, lr=2e-3, weight_decay=0.01)),
     "keggundirected": (128, dict(steps=4_000, batch_size=256, lr=1e-3, weight_decay=0.1)),
-    "parkinsons": (64, dict(steps=4_000, batch_size=256, lr=2e-3, weight_decay=0.1)),
+    "parkinsons": (64, dict(steps=1_000, batch_size=256, lr=2e-3, weight_decay=0.1)),
     "higgs-small": (64, dict(steps=2_000, batch_size=256, lr=2e-3, weight_decay=0.3)),
     "wine": (32, dict(steps=1_000, batch_size=128, lr=2e-3, weight_decay=0.3)),
 }
