@@ -534,7 +534,8 @@ and its gradients."""
     versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
     return ["", "## Scaling", "", text, "",
             *chart(by_dim, f"Time and memory against the dimension D, a batch of {batch}."), "",
-            *chart(by_batch, f"Time against the batch, D = {dim}."), "", compiling, *table(head, *rows),
+            *chart(by_batch, f"Time against the batch, D = {dim}."), "",
+            *([compiling, *table(head, *rows)] if rows else []),
             f"Processor: {found['device']}; {versions}; {found['rows'][-1]['date']}; not run on a GPU.", "",
             *commands([found["command"]])]
 
