@@ -85,6 +85,9 @@ def test_a_network_contracts_by_its_coefficient_whatever_its_weights(shape, acti
         assert ((net(x) - net(y)).flatten(1).norm(dim=1) / (x - y).flatten(1).norm(dim=1)).max() <= 0.7
         jacobian = net.jacobian(net.linearise(x[:20], net.weights()))
         assert torch.linalg.matrix_norm(jacobian, 2).max() <= 0.7
+        for weight, _ in net.weights() if len(shape) == 1 else ():
+            norm = torch.linalg.matrix_norm(weight, 2)
+            assert norm <= 0.7 ** (1 / 3) + 1e-12 and (scale == 1 or norm > 0.99 * 0.7 ** (1 / 3))
 
 
 def test_the_bound_holds_for_weights_that_were_just_loaded_and_under_autocast(tmp_path):

@@ -34,7 +34,10 @@ def panel(title: str, across: str, curves: dict[str, list[tuple[float, float]]])
     for power in range(low, high + 1):
         ends = [place(x, 10.0**power) for x in (xs[0], xs[-1])]
         parts += [line(ends, opacity=0.25), text(LEFT - 5, ends[0][1] + 4, f"{10.0**power:,g}", "end")]
-    parts += [text(place(x, 10.0**low)[0], HEIGHT - BOTTOM + 15, f"{x:,}") for x in xs]
+    labels = [(place(x, 10.0**low)[0], f"{x:,}") for x in xs]
+    following = [right for right, _ in labels[1:]] + [2 * WIDTH]
+    parts += [text(right, HEIGHT - BOTTOM + 15, label) for (right, label), after in zip(labels, following)
+              if after - right > 30]  # a label needs so much room
     for name, points in curves.items():
         colour, dashes = LINES[name]
         parts.append(line([place(*point) for point in sorted(points)], colour, dashes, width=2.2))
@@ -44,8 +47,8 @@ def panel(title: str, across: str, curves: dict[str, list[tuple[float, float]]])
 def chart(rows: list[list[tuple]], says: str) -> list[str]:
     """Rows of panels (title, what is across, curves) under one legend, as lines of HTML without an empty one."""
     width, height = WIDTH * max(map(len, rows)), 24 + HEIGHT * len(rows)
-    lines = [f'<svg viewBox="0 0 {width} {height}" width="100%" role="img" aria-label={quoteattr(says)} '
-             'font-family="sans-serif">']
+    lines = [f'<svg viewBox="0 0 {width} {height}" style="width: 100%; max-width: {width}px" role="img" '
+             f'aria-label={quoteattr(says)} font-family="sans-serif">']
     for k, (name, (colour, dashes)) in enumerate(LINES.items()):
         lines += [line([(LEFT + 110 * k, 12), (LEFT + 26 + 110 * k, 12)], colour, dashes, width=2.2),
                   text(LEFT + 32 + 110 * k, 16, name, "start")]

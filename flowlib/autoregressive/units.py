@@ -49,7 +49,7 @@ def by_units(net: MADE, elementwise: ElementwiseMap, z: Tensor, context: Tensor 
 
     in_place = not torch.is_grad_enabled()
     add, relu = (Tensor.addmm_, Tensor.relu_) if in_place else (torch.addmm, torch.relu)
-    z = z.T[order].unbind()
+    latents = z.T[order].unbind()  # one row a coordinate
     found = []
     for start in range(0, len(ranks), BLOCK):
         steps = [count[start : start + BLOCK] for count in counts]  # of this block, in the inputs and each layer
@@ -60,10 +60,10 @@ def by_units(net: MADE, elementwise: ElementwiseMap, z: Tensor, context: Tensor 
         rows = [block.split(count) for block, count in zip(known, steps)]
         reads = [w.split(count) for w, count in zip(inner, steps[1:])]
         for k, r in enumerate(ranks[start : start + BLOCK]):
-            fresh = z[r][:0]
+            fresh = latents[r][:0]
             if r >= 0:
                 params = add(rows[-1][k], reads[-1][k], known[-2])
-                found.append(elementwise.forward(z[r], params.T.to(z[r].dtype)))
+                found.append(elementwise.forward(latents[r], params.T.to(z.dtype)))
                 fresh = readable(found[-1][0])[None]
             for i, count in enumerate(steps[:-1]):
                 if not count[k]:

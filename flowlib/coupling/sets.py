@@ -2,6 +2,10 @@
 of all elements' kept ones. No order of the elements is better than another."""
 from __future__ import annotations
 
+from typing import cast
+
+from torch import Tensor
+
 from ..elementwise.base import ElementwiseMap
 from ..nets.sets import SetNet
 from .halves import Halves
@@ -58,6 +62,7 @@ class SetCoupling(Halves):
                           None if self.context_shape is None else self.context_shape[-1])
 
     def _read(self, kept, context):
-        if len(self.context_shape or ()) == 1:  # the same for every element
-            context = context[..., None, :]
-        return self.net(kept, None if self.context_shape is None else context)
+        if self.context_shape is None:
+            return self.net(kept)
+        one = cast("Tensor", context)
+        return self.net(kept, one[..., None, :] if len(self.context_shape) == 1 else one)  # one for all elements

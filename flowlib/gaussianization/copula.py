@@ -1,7 +1,7 @@
 """The Gaussian copula: any marginals, and the dependence of a correlated Gaussian. A flow of two layers."""
 from __future__ import annotations
 
-from typing import Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -107,6 +107,8 @@ class GaussianCopula(Flow):
         0.6
     """
 
+    bijection: Compose
+
     def __init__(self, dim: int, *, components: int = 20):
         super().__init__(StandardNormal(dim), Compose(
             Correlation(dim), MarginalGaussianization(dim, components=components), ActNorm(dim)))
@@ -114,7 +116,7 @@ class GaussianCopula(Flow):
     @property
     def correlation(self) -> Tensor:
         """R, (D, D)."""
-        return self.bijection[0].matrix()
+        return cast("Correlation", self.bijection[0]).matrix()
 
     def fit(self, x: Tensor) -> Self:
         """Fit marginals and R to x (N, D), whether they have been or not; returns the flow.

@@ -3,7 +3,7 @@ a rotation."""
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..core import Bijection, Compose, Flow
 from ..elementwise.base import Elementwise
@@ -138,12 +138,12 @@ def layers_of(dim: int, layers: int, components: int, rotation: str, context_dim
 @torch.no_grad()
 def refit(flow: Flow, x: Tensor) -> None:
     """Start every layer from data, whether it has been started or not."""
-    before: dict[nn.Module, bool] = {m: bool(m.initialized) for m in flow.modules() if hasattr(m, "initialized")}
+    started = [(flag, flag.clone()) for name, flag in flow.named_buffers() if name.endswith("initialized")]
     try:
-        for layer in before:
-            layer.initialized.fill_(False)
+        for flag, _ in started:
+            flag.fill_(False)
         flow.initialize(x)
     except Exception:
-        for layer, started in before.items():
-            layer.initialized.fill_(started)
+        for flag, before in started:
+            flag.copy_(before)
         raise

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..bases import StandardNormal
-from ..core import Flow
+from ..core import Compose, Flow
 from .layer import MarginalGaussianization, layers_of, refit
 
 __all__ = ["RBIG"]
@@ -42,6 +42,8 @@ class RBIG(Flow):
         >>> round(flow.total_correlation(x)[-1].item(), 1)  # -1/2 ln(1 - 0.8^2)
         0.5
     """
+
+    bijection: Compose
 
     def __init__(self, dim: int, *, layers: int = 20, components: int = 20, rotation: str = "pca"):
         super().__init__(StandardNormal(dim), layers_of(dim, layers, components, rotation))

@@ -199,8 +199,8 @@ class LipschitzNet(nn.Module):
         layers = [_Linear(a, b) if len(shape) == 1 else
                   _Conv(a, b, 3 if k in ends else 1, (shape[1], shape[2]))
                   for k, (a, b) in enumerate(zip(widths, widths[1:]))]
-        nn.init.zeros_(layers[-1].weight)
-        nn.init.zeros_(layers[-1].bias)
+        for parameter in layers[-1].parameters():  # near the identity: g = 0
+            nn.init.zeros_(parameter)
         self.layers = cast("Sequence[_Linear | _Conv]", nn.ModuleList(layers))
         self.activations = nn.ModuleList(ACTIVATIONS[activation]() for _ in hidden)
         self.context = None if context_dim is None else nn.Linear(context_dim, hidden[0], bias=False)

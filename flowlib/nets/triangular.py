@@ -117,7 +117,7 @@ class TriangularNet(nn.Module):
         first, second, third = self.convs
         v = first(x)
         if self.context is not None:
-            v = v + F.conv2d(context, wide(self.context.weight))
+            v = v + F.conv2d(cast("Tensor", context), wide(self.context.weight))
         h, slope = _elu(v)
         w = second(h)
         h, other = _elu(w)

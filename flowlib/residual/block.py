@@ -130,7 +130,9 @@ class ResidualBlock(Bijection):
             return Estimate(value, torch.zeros_like(value))
         neumann = self.log_det == "neumann"
         factors = at.detach() if neumann else at
-        return estimate_log_det(lambda v: self.net.pull(factors, v), at.value, terms=self.terms,
+        # torch's stub of `compiler.disable` forgets the arguments, here and below
+        return estimate_log_det(lambda v: self.net.pull(factors, v), at.value,  # pyright: ignore[reportCallIssue]
+                                terms=self.terms,
                                 more=None if self.log_det == "series" else self.more, ndim=self.event_ndim, draws=draws,
                                 generator=generator, gradient=(lambda v: self.net.push(at, v)) if neumann else None)
 
@@ -143,7 +145,7 @@ class ResidualBlock(Bijection):
             at = self.net.linearise(x.reshape(*batch, *self.event_shape), weights)
             return self._flat(at.value), self.net.jacobian(at) if self.dim <= SMALL else None
 
-        found = solve_contraction(g, flat, self.net.coefficient)
+        found = solve_contraction(g, flat, self.net.coefficient)  # pyright: ignore[reportCallIssue]
         return found._replace(x=found.x.reshape(*batch, *self.event_shape))
 
 
@@ -176,6 +178,8 @@ class _Implicit(torch.autograd.Function):
         net, shape, tensors = ctx.net, grad.shape, ctx.saved_tensors
         at = Linearised(grad, tensors[: ctx.layers], tensors[ctx.layers :])
         flat = grad.flatten(grad.ndim - net.event_ndim)
-        found = solve_contraction(lambda w: (net.pull(at, w.reshape(shape)).reshape(flat.shape), None), flat,
-                                  net.coefficient)
+        def g(w):
+            return net.pull(at, w.reshape(shape)).reshape(flat.shape), None
+
+        found = solve_contraction(g, flat, net.coefficient)  # pyright: ignore[reportCallIssue]
         return found.x.reshape(shape), None, None, *[None] * len(tensors)

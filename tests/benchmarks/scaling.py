@@ -151,7 +151,7 @@ def main():
     parser.add_argument("--part", choices=("memory", "dim", "batch", "compile"), help="measure only this part")
     part = parser.parse_args().part
     torch.set_num_threads(1)
-    result = json.loads(FILE.read_text()) if FILE.exists() else {"rows": []}
+    result: dict = json.loads(FILE.read_text()) if FILE.exists() else {"rows": []}
     result |= {"couplings": COUPLINGS, "MAF": MAF, "device": machine(), "command": "make scaling",
                "versions": {name: version(name) for name in ("torch", "zuko", "nflows", "normflows")}}
     done = {(row["part"], row["model"], row["dim"], row["batch"]) for row in result["rows"]}

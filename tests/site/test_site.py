@@ -54,7 +54,10 @@ FAULTS = [
     ("script error", "<script>", "<script>setTimeout(() => nothing());"),
     ("formulas", "<h1>", "<p class='math'>x</p><h1>"),
     ("axe, light: image-alt", "<h1>", "<img src='data:,'><h1>"),
+    ("axe, light: color-contrast", "<h1>", "<p style='color: #eee'>light ink</p><h1>"),
     ("axe, dark: color-contrast", "<h1>", "<p style='color: #222'>dark ink</p><h1>"),
+    ("axe, dark: color-contrast", "<h1>",
+     "<pre class='highlight'><span>alike</span> <span style='color: #222'>but this</span></pre><h1>"),
     ("scrolls sideways", "<h1>", "<div style='width: 900px'>wide</div><h1>"),
     ("does not change the value", "oninput", "onkeydown='event.preventDefault()' oninput"),
     ("changes no text alternative", "FIGURE.alt =", "FIGURE.name ="),
@@ -73,7 +76,7 @@ def test_a_good_page_has_no_fault(opened, tmp_path):
     assert page_faults(opened, tmp_path, GOOD) == []
 
 
-@pytest.mark.parametrize("kind, old, new", FAULTS, ids=[kind for kind, _, _ in FAULTS])
+@pytest.mark.parametrize("kind, old, new", FAULTS, ids=[f"{k} {kind}" for k, (kind, _, _) in enumerate(FAULTS)])
 def test_each_fault_is_found(opened, tmp_path, kind, old, new):
     assert old in GOOD
     assert any(kind in fault for fault in page_faults(opened, tmp_path, GOOD.replace(old, new, 1)))

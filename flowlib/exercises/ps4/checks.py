@@ -83,7 +83,8 @@ def check_made(made_masks: Callable, made: Callable) -> None:
         holds(near(both, constant.expand_as(both)), "the units are tanh, and the last layer is linear and masked")
         loud = [torch.cat(attempt(made, x, rank, *degrees, size * weights[0], size * weights[1], *weights[2:]), 1)
                 for size in (1e8, 1e9)]
-        holds(near(*loud), "hidden units saturate: with huge W1 and b1, ten times larger ones change nothing")
+        holds(near(loud[0], loud[1]),
+              "hidden units saturate: with huge W1 and b1, ten times larger ones change nothing")
         mix = random(-1, 1, 2, 5, dim)
         gradient_property(lambda *w: (mix * torch.stack(attempt(made, x, rank, *degrees, *w))).sum(), weights,
                           "gradients flow through made to its weights and biases")
