@@ -129,7 +129,8 @@ class Bijection(nn.Module, metaclass=Recorded):
         """
         who, dtype = type(self).__name__, self.dtype
         if not isinstance(value, Tensor) or (value.dtype != dtype and not (
-                self.codomain.is_discrete and not value.is_floating_point())):  # what dequantizes takes integers
+                (self.codomain.is_discrete or self.likelihood == "bound")
+                and not value.is_floating_point())):  # what dequantizes takes integers
             check_tensor(value, who, dtype)
         shape, ndim = (self.event_shape, self.event_ndim) if inverse else (self.latent_shape, self.latent_ndim)
         sizes = value.shape

@@ -92,10 +92,11 @@ def test_a_flow_with_scales_also_shows_what_the_coarse_latents_know(tmp_path):
 
 
 def test_every_model_trains(tmp_path, capsys):
-    for model in recipes():
+    for model, recipe in recipes().items():
         name = "cifar10-small" if model in ("nice", "nice-flat") else "digits"
+        narrow = ["--hidden", "4"] if "hidden" in recipe.small.size else []
         main(["--model", model, "--data", name, "--out", str(tmp_path / model), "--steps", "1", "--layers", "1",
-              "--hidden", "4", "--batch-size", "8"])
+              "--batch-size", "8", *narrow])
         printed = capsys.readouterr().out
         assert "validation" in printed and "full-covariance Gaussian" in printed and f"{model} on {name}" in printed
         assert "<= " in next(line for line in printed.splitlines()[2:] if line.startswith(model))
@@ -160,6 +161,7 @@ def test_wrong_arguments(tmp_path, capsys, change, message):
     ("--levels 32", "'digits' has 17 levels, which can become 2 to 17, not 32"),
     ("--size 32", "only the images of a folder are resized"),
     ("--model glow --hidden 8 8", "the networks of glow have one width, got [8, 8]"),
+    ("--model gaussianization --hidden 8", "gaussianization has no networks whose width --hidden could set"),
     ("--batch-size 900000000", "batch_size"),
     ("--batch-size 10 --accumulate 3", "batch_size of 10 cannot be shared equally"),
 ])

@@ -103,6 +103,8 @@ def chosen(args: argparse.Namespace) -> tuple[dict, dict]:
     if args.layers is not None:
         size["steps" if "steps" in size else "layers"] = args.layers
     if args.hidden is not None:
+        if "hidden" not in size:
+            raise ValueError(f"{args.model} has no networks whose width --hidden could set")
         if isinstance(size["hidden"], int) and len(args.hidden) > 1:
             raise ValueError(f"the networks of {args.model} have one width, got {args.hidden}")
         size["hidden"] = args.hidden[0] if isinstance(size["hidden"], int) else tuple(args.hidden)

@@ -48,10 +48,10 @@ def with_fixed(function: Callable, *fixed: Tensor) -> Callable:
 def check_made(made_masks: Callable, made: Callable) -> None:
     """A pinned case; what an output sees in another order, and that it sees all of it; the network; gradients."""
     first, middle, last = (mask.to(torch.float64) for mask in tensors(attempt(
-        made_masks, torch.tensor([2, 1, 3]), torch.tensor([2, 1]), torch.tensor([1, 2])), 3, "made_masks"))
-    holds(near(first, torch.tensor([[1.0, 1, 0], [0, 1, 0]])), "a unit of degree m sees the inputs up to place m")
+        made_masks, torch.tensor([2, 3, 1]), torch.tensor([2, 1]), torch.tensor([1, 2])), 3, "made_masks"))
+    holds(near(first, torch.tensor([[1.0, 0, 1], [0, 0, 1]])), "a unit of degree m sees the inputs up to place m")
     holds(near(middle, torch.tensor([[0.0, 1], [1, 1]])), "a unit of degree m sees the units of degree up to m")
-    holds(near(last, torch.tensor([[1.0, 0], [0, 0], [1, 1]])), "an output sees the units of a degree below its place")
+    holds(near(last, torch.tensor([[1.0, 0], [1, 1], [0, 0]])), "an output sees the units of a degree below its place")
     for dim in (4, 6):
         rank = torch.randperm(dim) + 1
         degrees = torch.randperm(dim - 1) + 1, torch.cat([torch.arange(1, dim), torch.ones(2).long()])
