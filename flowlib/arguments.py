@@ -146,14 +146,20 @@ def checked_call(method: Callable, name: str) -> Callable:
     return checked
 
 
-def declared_context(context_dim: int | None, shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
-    """The declared shape of an image layer's context: `context_dim=C` stands for (C,), the same at every pixel."""
+def one_context(context_dim: int | None, shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """The declared shape of a layer's context, of which `context_dim=C` is the short form for (C,)."""
     if context_dim is not None and shape is not None:
         raise ValueError(f"give context_dim or context_shape, not both; got {context_dim} and {shape}")
     shape = (context_dim,) if context_dim is not None else shape
-    if shape is not None and len(shape) not in (1, 3):
-        raise ValueError(f"the context of an image layer has shape (C,) or (C, H, W), got {tuple(shape)}")
     return None if shape is None else tuple(shape)
+
+
+def declared_context(context_dim: int | None, shape: tuple[int, ...] | None) -> tuple[int, ...] | None:
+    """The same of an image layer: (C,), the same at every pixel, or (C, H, W)."""
+    shape = one_context(context_dim, shape)
+    if shape is not None and len(shape) not in (1, 3):
+        raise ValueError(f"the context of an image layer has shape (C,) or (C, H, W), got {shape}")
+    return shape
 
 
 def shared_context(parts: Iterable[nn.Module]) -> tuple[int, ...] | None:

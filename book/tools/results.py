@@ -537,7 +537,7 @@ and its gradients."""
             *chart(by_dim, f"Time and memory against the dimension D, a batch of {batch}."), "",
             *chart(by_batch, f"Time against the batch, D = {dim}."), "",
             *([compiling, *table(head, *rows)] if rows else []),
-            f"Processor: {found['device']}; {versions}; {found['rows'][-1]['date']}; not run on a GPU.", "",
+            f"Processor: {found['device']}; {versions}; {found['rows'][-1]['date']}.", "",
             *commands([found["command"]])]
 
 

@@ -6,6 +6,7 @@ from typing import cast
 
 from torch import Tensor
 
+from ..arguments import one_context
 from ..elementwise.base import ElementwiseMap
 from ..nets.sets import SetNet
 from .halves import Halves
@@ -46,12 +47,8 @@ class SetCoupling(Halves):
     def __init__(self, shape: tuple[int, int], elementwise: ElementwiseMap, *, hidden: int = 64, rounds: int = 2,
                  swap: bool = False, context_dim: int | None = None, context_shape: tuple[int, ...] | None = None):
         super().__init__()
-        if context_dim is not None and context_shape is not None:
-            raise ValueError(f"give context_dim or context_shape, not both; got {context_dim} and {context_shape}")
         size, dim = self.latent_shape = self.event_shape = tuple(shape)
-        self.context_shape = tuple(context_shape) if context_shape is not None else None
-        if context_dim is not None:
-            self.context_dim = context_dim
+        self.context_shape = one_context(context_dim, context_shape)
         if self.context_shape is not None and self.context_shape[:-1] not in ((), (size,)):
             raise ValueError(f"the context of sets of {size} has shape (C,) or ({size}, C), got {self.context_shape}")
         if size < 1 or dim < 1 or (dim == 1 and self.context_shape is None):

@@ -1,1 +1,1 @@
-"""Flows over categories, graphs and molecules."""
+"""Flows over categories."""

@@ -86,11 +86,10 @@ class GaussianMixtureCDF(ElementwiseMap):
     mixture's density.
 
     Only the smaller of F and 1 - F is ever computed, as a logarithm, and of both tails with the factor $e^{-u^2/2}$
-    taken
-    out: z neither saturates nor jumps, however far x lies, and is onto R. (F itself rounds to 1 at x = 5.4 in float32;
-    clipped there, a flow stops being onto R and its density integrates to less than one.) The kernels are Gaussian,
-    where the paper has logistic ones, so that z grows as x does: under logistic tails $x \approx s z^2/2$, layer upon
-    layer.
+    taken out: z neither saturates nor jumps, however far x lies, and is onto R. (F itself rounds to 1 at x = 5.4 in
+    float32; clipped there, a flow stops being onto R and its density integrates to less than one.) The kernels are
+    Gaussian, where the paper has logistic ones, so that z grows as x does: under logistic tails $x \approx s z^2/2$,
+    layer upon layer.
 
     Log-scales are bounded by 5 about that of the start. Cost: O(K) in `inverse` (density); a root search, some 40 times
     as much, in `forward` (sampling), whose bracket is exact: $\min_k$ and $\max_k$ of $\mu_k + s_k z$.
@@ -151,7 +150,10 @@ class GaussianMixtureCDF(ElementwiseMap):
         x, mass_of_x = (sums / size[:, None]).T[..., None], (size / n)[:, None]  # (D, M, 1), (M, 1)
         mean, std = rows.mean(0)[:, None], rows.std(0, correction=0).clamp(min=1e-6)[:, None]  # (D, 1)
         start, log_scale = self._start(rows)
-        at = lambda share: rows[(share * (n - 1)).round().long()].T  # noqa: E731  the quantiles, (D, len(share))
+
+        def at(share):  # the quantiles, (D, len(share))
+            return rows[(share * (n - 1)).round().long()].T
+
         shares = torch.linspace(0, 1, 2 * k - 1, dtype=rows.dtype, device=rows.device)
         means = torch.cat([mean, at(shares[1::2])], 1)  # (D, K)
         scales = torch.cat([std, at(shares[::2]).diff().clamp(min=0.01 * std)], 1)

@@ -11,7 +11,7 @@ from ..core import Bijection, InversionError
 from ..elementwise.base import readable
 from ..nets.conv import at_pixels
 from ..nets.triangular import TriangularNet
-from ..numerics import full_precision, wide
+from ..numerics import full_precision, tame, wide
 
 __all__ = ["MintLayer"]
 
@@ -92,7 +92,8 @@ class MintLayer(Bijection):
         def back(images):
             return turned(images).reshape(*batch, *self.event_shape).to(value.dtype)
 
-        return turned(wide(value).reshape(-1, *self.image)), context, batch, back
+        images = wide(value).reshape(-1, *self.image)
+        return turned(torch.where(images.isfinite(), tame(images), images)), context, batch, back
 
     def _map(self, x, t, context):
         """f(x), the diagonal of its Jacobian, and the hidden units."""

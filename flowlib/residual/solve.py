@@ -59,11 +59,11 @@ def solve_contraction(g: Callable[[Tensor], tuple[Tensor, Tensor | None]], z: Te
         steps += 1
         value, jacobian = g(x)
         r = x + value - z
-        size = torch.linalg.vector_norm(r, dim=-1)
+        size = _length(r)
         accepted = (size <= lipschitz * least) & (size < least)
         best, best_r = torch.where(accepted[..., None], x, best), torch.where(accepted[..., None], r, best_r)
         least = torch.where(accepted, size, least)
-        scale = torch.where(accepted, 1 + torch.linalg.vector_norm(z.abs() + value.abs(), dim=-1), scale)
+        scale = torch.where(accepted, 1 + _length(z.abs() + value.abs()), scale)
         try:
             idle = 0 if bool(accepted.any()) else idle + 1
             if idle == 2 or bool((least <= eps * scale).all()):
@@ -79,6 +79,12 @@ def solve_contraction(g: Callable[[Tensor], tuple[Tensor, Tensor | None]], z: Te
         x = torch.where(accepted[..., None], quick, best - best_r)
     _raise_without_root(least, scale)
     return Solution(best, least, steps)
+
+
+def _length(v):
+    """Of vectors (..., D), also where the squares of their entries would overflow."""
+    largest = v.abs().amax(-1, keepdim=True).clamp(min=torch.finfo(v.dtype).tiny)
+    return largest[..., 0] * torch.linalg.vector_norm(v / largest, dim=-1)
 
 
 def _anderson(history):
