@@ -3,9 +3,11 @@ from math import ceil, floor, log10
 from xml.sax.saxutils import quoteattr
 
 WIDTH, HEIGHT = 250, 190  # of one panel
-LEFT, RIGHT, TOP, BOTTOM = 44, 18, 26, 34  # what its labels need
+LEFT, RIGHT, TOP, BOTTOM = 52, 18, 26, 34  # what its labels need
 LINES = {"flowlib": ("#c8553d", ""), "zuko": ("#2a8fb8", "6 3"), "nflows": ("#7d8f2a", "2 3"),
          "normflows": ("#8f78d8", "8 3 2 3")}  # each can be read on white and on dark grey, and told by its dashes
+
+GRID = '<div style="display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 300px), 1fr))">'
 
 
 def text(x, y, content, anchor="middle", size=11):
@@ -44,15 +46,21 @@ def panel(title: str, across: str, curves: dict[str, list[tuple[float, float]]])
     return parts
 
 
+def drawing(says: str, width: float, height: float, parts: list[str]) -> list[str]:
+    return [f'<svg viewBox="0 0 {width} {height}" style="width: 100%; max-width: {1.4 * width:.0f}px" role="img" '
+            f'aria-label={quoteattr(says)} font-family="sans-serif">', *parts, "</svg>"]
+
+
 def chart(rows: list[list[tuple]], says: str) -> list[str]:
-    """Rows of panels (title, what is across, curves) under one legend, as lines of HTML without an empty one."""
-    width, height = WIDTH * max(map(len, rows)), 24 + HEIGHT * len(rows)
-    lines = [f'<svg viewBox="0 0 {width} {height}" style="width: 100%; max-width: {width}px" role="img" '
-             f'aria-label={quoteattr(says)} font-family="sans-serif">']
-    for k, (name, (colour, dashes)) in enumerate(LINES.items()):
-        lines += [line([(LEFT + 110 * k, 12), (LEFT + 26 + 110 * k, 12)], colour, dashes, width=2.2),
-                  text(LEFT + 32 + 110 * k, 16, name, "start")]
-    for i, row in enumerate(rows):
-        for j, content in enumerate(row):
-            lines += [f'<g transform="translate({WIDTH * j} {24 + HEIGHT * i})">', *panel(*content), "</g>"]
-    return ["<figure>", *lines, "</svg>", f"<figcaption>{says}</figcaption>", "</figure>"]
+    """Rows of panels (title, what is across, curves) under one legend, as lines of HTML without an empty one. Where the
+    page is narrow, fewer panels stand side by side."""
+    legend = [part for k, (name, (colour, dashes)) in enumerate(LINES.items())
+              for part in (line([(75 * k, 12), (22 + 75 * k, 12)], colour, dashes, width=2.2),
+                           text(26 + 75 * k, 16, name, "start"))]
+    lines = drawing("Legend: " + ", ".join(LINES), 80 * len(LINES), 24, legend)
+    for panels in rows:
+        lines.append(GRID)
+        for title, across, curves in panels:
+            lines += drawing(f"{title}, against {across}", WIDTH, HEIGHT, panel(title, across, curves))
+        lines.append("</div>")
+    return ["<figure>", *lines, f"<figcaption>{says}</figcaption>", "</figure>"]
