@@ -11,6 +11,9 @@ from .autoregressive.naf import NAF
 from .autoregressive.sequential import TemporalAffine
 from .autoregressive.state_space import LinearStateSpace, SequentialVAE
 from .bases import Base, ConditionalNormal, GaussianMixture, StandardLogistic, StandardNormal, Uniform
+from .continuous.ffjord import ContinuousFlow
+from .continuous.layer import ContinuousLayer
+from .continuous.matching import FlowMatching
 from .core import Bijection, Compose, Flow, Inverse, InversionError, load, save
 from .coupling.flowpp import FlowPlusPlus
 from .coupling.glow import Glow
@@ -70,20 +73,20 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "BernoulliMADE", "Bijection", "CategoricalCDF",
-    "CategoricalEncoding", "CategoricalFlow", "CategoricalMAF", "Compose", "ConditionalNormal", "ConvexLinearIAF",
-    "Correlation", "Coupling", "DataRotation", "DeepSigmoid", "DenseDeepSigmoid", "Dequantize", "DiagonalScale",
-    "Elementwise", "ElementwiseMap", "Exp", "FactorisedEncoding", "Flow", "FlowDistribution", "FlowPlusPlus",
-    "FlowTransform", "FromDistribution", "FromTransform", "GatedAffine", "GaussianCopula", "GaussianMixture",
-    "GaussianMixtureCDF", "GaussianizationFlow", "Glow", "Graphs", "Householder", "IAF", "IResNet", "ImageCoupling",
-    "Inverse", "InverseCDF", "InversionError", "InvertibleConv1x1", "Linear", "LinearIAF", "LinearStateSpace",
-    "LogisticMixtureCDF", "Logit", "MADE", "MAF", "MarginalGaussianization", "MaskedAutoregressive", "MintLayer",
-    "MintNet", "MultiScale", "NAF", "NICE", "NSF", "OrderAgnostic", "Permutation", "Pixels", "Planar", "RBIG", "Radial",
-    "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "ResidualBlock", "ResidualFlow",
-    "ResidualFlowImage", "Reversible", "Rotation", "SequentialVAE", "SetCoupling", "Squeeze", "StandardLogistic",
-    "StandardNormal", "Sylvester", "TemporalAffine", "Uniform", "VariationalDequantize", "VariationalEncoding",
-    "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "estimate_log_det", "importance", "latents",
-    "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "spectral_bound", "summary", "targets",
-    "truncation_bound", "vae", "volume_by_counting",
+    "CategoricalEncoding", "CategoricalFlow", "CategoricalMAF", "Compose", "ConditionalNormal", "ContinuousFlow",
+    "ContinuousLayer", "ConvexLinearIAF", "Correlation", "Coupling", "DataRotation", "DeepSigmoid", "DenseDeepSigmoid",
+    "Dequantize", "DiagonalScale", "Elementwise", "ElementwiseMap", "Exp", "FactorisedEncoding", "Flow",
+    "FlowDistribution", "FlowMatching", "FlowPlusPlus", "FlowTransform", "FromDistribution", "FromTransform",
+    "GatedAffine", "GaussianCopula", "GaussianMixture", "GaussianMixtureCDF", "GaussianizationFlow", "Glow", "Graphs",
+    "Householder", "IAF", "IResNet", "ImageCoupling", "Inverse", "InverseCDF", "InversionError", "InvertibleConv1x1",
+    "Linear", "LinearIAF", "LinearStateSpace", "LogisticMixtureCDF", "Logit", "MADE", "MAF", "MarginalGaussianization",
+    "MaskedAutoregressive", "MintLayer", "MintNet", "MultiScale", "NAF", "NICE", "NSF", "OrderAgnostic", "Permutation",
+    "Pixels", "Planar", "RBIG", "Radial", "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape",
+    "ResidualBlock", "ResidualFlow", "ResidualFlowImage", "Reversible", "Rotation", "SequentialVAE", "SetCoupling",
+    "Squeeze", "StandardLogistic", "StandardNormal", "Sylvester", "TemporalAffine", "Uniform", "VariationalDequantize",
+    "VariationalEncoding", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "estimate_log_det",
+    "importance", "latents", "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "spectral_bound",
+    "summary", "targets", "truncation_bound", "vae", "volume_by_counting",
 ]
 
 
