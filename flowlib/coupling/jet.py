@@ -62,16 +62,17 @@ class PatchCoupling(Bijection):
         check_map(elementwise, "PatchCoupling")
         if split not in ("channel", "spatial"):
             raise ValueError(f'split is "channel" or "spatial", got {split!r}')
-        _, h, w = self.latent_shape = self.event_shape = tuple(shape)
+        c, h, w = shape
+        self.latent_shape = self.event_shape = (c, h, w)
         self.elementwise, self.context_dim = elementwise, context_dim
         order = patches(shape, patch)  # (N, d), then (tokens, what is kept of each and what is moved)
         if split == "channel":
             order = order[:, torch.randperm(order.shape[1])]
         else:
-            even = checkerboard(h // patch, w // patch).flatten() ^ swap
             if len(order) % 2:
                 raise ValueError(f"a spatial split needs an even number of patches, got {len(order)}")
-            order = torch.cat([order[even], order[~even]], 1)
+            moved = checkerboard(h // patch, w // patch).flatten() ^ (not swap)
+            order = torch.cat(order[moved.int().argsort(stable=True)].chunk(2), 1)
         length, dim = order.shape
         self.cut = dim // 2
         if self.cut < 1:
