@@ -160,5 +160,5 @@ class TarFlow(Flow):
 
 
 RECIPES = (Recipe("tarflow", TarFlow, over="images",
-                  small=Settings(dict(patch=2, layers=4, depth=2, hidden=96),
-                                 dict(epochs=50, batch_size=64, lr=1e-3, weight_decay=0.05, ema=0.98))),)
+                  small=Settings(dict(patch=2, layers=4, depth=2, hidden=64),
+                                 dict(epochs=60, batch_size=64, lr=3e-3, weight_decay=0.3, ema=0.98))),)
