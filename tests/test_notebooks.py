@@ -44,6 +44,19 @@ def test_a_trained_curve_may_run_elsewhere_but_not_far_away():
     assert difference(curve(), curve(shift=0.5, width=6), far=True) and difference(curve(), curve()[:-400], far=True)
 
 
+def bars(left=0, tall=60):
+    """Wide bars in the stead of a figure, `left` pixels from where they stood."""
+    picture = np.ones((300, 400, 3))
+    for place, height in ((90, 200), (170, tall), (250, 140)):
+        picture[280 - height:280, place + left:place + left + 50] = (0.1, 0.3, 0.7)
+    return base64.b64encode(_png(picture)).decode()
+
+
+def test_from_afar_bars_may_stand_a_few_pixels_aside_but_not_be_taller():
+    assert difference(bars(), bars(left=6)) and difference(bars(), bars(left=6), far=True) is None
+    assert difference(bars(), bars(left=6, tall=90), far=True) and difference(bars(), bars(left=30), far=True)
+
+
 @pytest.mark.parametrize("stored, new, same", [
     ("KS 2.56 of 3", "KS 2.57 of 3", True), ("a -0.00 b", "a +0.01 b", True), ("cost  9.99", "cost 10.00", True),
     ("1.0", "1.0", True),
