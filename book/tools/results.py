@@ -399,10 +399,11 @@ SECTIONS = {
     "Reverse KL": "Flows fitted to the energies U1 to U4 of Rezende and Mohamed (2015, arXiv:1505.05770), U2 to U4 "
     "between walls at ±4 that make them densities: 4,000 steps of 256 draws, the energy annealed over the first half. "
     "The constant of the target is known, so the divergence is an average over 100,000 draws; 0 is perfect.",
-    "Inference": "Posteriors learned from simulations, and guides of a hierarchical model (`flowlib.inference`), against "
-    "the exact ones. The two-sample test is the share that a classifier gets right, 1/2 where nothing tells the draws "
-    "apart. Ranks: the largest distance of a distribution function to the diagonal, for the parameters and for the "
-    "density, 1,000 pairs, 100 draws each, over the band that a calibrated posterior leaves once in a hundred times.",
+    "Inference": "Posteriors learned from simulations, and guides of a hierarchical model (`flowlib.inference`), "
+    "beside the exact ones. The two-sample test is the share that a classifier gets right, 1/2 where nothing tells the "
+    "draws apart. Ranks: the largest distance of a distribution function to the diagonal, for the parameters and for "
+    "the density, 1,000 pairs, 100 draws each, over the band that a calibrated posterior leaves once in a hundred "
+    "times.",
     "Mean-field gap": "Gaussians of covariance 0.8^|i-j| in 8 dimensions, approximated by a diagonal Gaussian and a "
     "linear flow: the divergence that stays, by its formula, after L-BFGS from five starts, of which the best counts.",
     "Dequantization": "The noise that a density adds to integers, uniform or learned (variational). One pixel with the "

@@ -4,9 +4,9 @@ book/results/rows/inference.py moons --seed 0`.
 `gaussian`: KL(p || q) of a linear Gaussian model, the mean over observations, in nats. `moons`: the classifier
 two-sample test against exact draws, the mean over four observations. `slcp`: the largest distance of a rank's
 distribution function, over the 99 % band for all statistics together (below 1: within). Printed before it for all
-three:
-that distance for the parameters and for the density. `schools`: KL(q || p) = ln Z - ELBO of a flow guide (`schools-diagonal`: of
-independent Gaussians) on the eight schools, centred, and the guide's k-hat. `--checkpoint` writes the model.
+three: that distance for the parameters and for the density. `schools`: KL(q || p) = ln Z - ELBO of a flow guide on the
+eight schools, centred (`schools-diagonal`: of independent Gaussians), and the guide's k-hat. `--checkpoint` writes the
+model.
 """
 import argparse
 import json
