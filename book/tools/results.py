@@ -190,7 +190,7 @@ ROWS = {
     "inference-moons": inference("Two moons: NSF, 6 couplings", "moons --checkpoint runs/two-moons-{seed}", "C2ST",
                                  "10,000 simulations", paper=(0.5, "exact")),
     "inference-slcp": inference("SLCP: ranks of NSF, 6 couplings, over the 99 % band", "slcp", "ratio",
-                                "50,000 simulations"),
+                                "50,000 simulations", seeds=(0,)),
     "inference-schools": inference("Eight schools, centred: guide by RealNVP, 6 layers", "schools", "KL, nats",
                                    "800 steps", paper=(0.0, "exact")),
     "inference-schools-diagonal": inference("Eight schools, centred: independent Gaussians", "schools-diagonal",
