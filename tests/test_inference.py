@@ -69,6 +69,14 @@ def test_the_box_has_no_mass_outside_and_finite_ends():
     assert fl.checks.total_probability(flow.double(), [0.0, 0.0], [1.0, 0.3], 401) == pytest.approx(1, abs=1e-3)
 
 
+def test_the_support_of_a_chain_follows_its_parts_to_another_dtype():
+    """As to another device: what was kept from the start would be compared with numbers that are elsewhere."""
+    flow = fl.Flow(fl.StandardNormal(2), fl.Compose(fl.AffineMap(2.0), inference.Box(torch.zeros(2), 1.0))).double()
+    assert flow.support.base_constraint.lower_bound.dtype == D
+    turned = fl.Inverse(flow.bijection).to("meta")
+    assert turned.domain.base_constraint.lower_bound.is_meta
+
+
 @pytest.mark.parametrize("low, high", [(1.0, 1.0), (torch.zeros(2), torch.tensor([1.0, -1.0])), (-math.inf, 0.0)])
 def test_a_box_without_a_volume_is_refused(low, high):
     with pytest.raises(ValueError, match="low < high"):
