@@ -1,7 +1,7 @@
 """flowlib: every normalizing flow of the book, small enough to read. A model is `Flow(base, bijection)`."""
 from typing import TYPE_CHECKING
 
-from . import checks, data, numerics, vae
+from . import checks, data, inference, numerics, vae
 from .adapters import FlowTransform, FromDistribution, FromTransform
 from .autoregressive.bernoulli import BernoulliMADE, OrderAgnostic
 from .autoregressive.iaf import IAF, GatedAffine
@@ -84,8 +84,9 @@ __all__ = [
     "ResidualBlock", "ResidualFlow", "ResidualFlowImage", "Reversible", "Rotation", "SequentialVAE", "SetCoupling",
     "SigmoidAffine", "Squeeze", "StandardLogistic", "StandardNormal", "Sylvester", "TarFlow", "TemporalAffine",
     "Uniform", "VariationalDequantize", "VariationalEncoding", "bits_per_dim", "check_saveable", "checkerboard",
-    "checks", "data", "estimate_log_det", "importance", "latents", "load", "numerics", "parallelepiped_volume", "save",
-    "scale_shapes", "spectral_bound", "summary", "targets", "truncation_bound", "vae", "volume_by_counting",
+    "checks", "data", "estimate_log_det", "importance", "inference", "latents", "load", "numerics",
+    "parallelepiped_volume", "save", "scale_shapes", "spectral_bound", "summary", "targets", "truncation_bound", "vae",
+    "volume_by_counting",
 ]
 
 

@@ -127,6 +127,11 @@ ENTRIES = [
           latents="uniform", exempt=BOUNDED),
     Entry("InverseCDF exponential", lambda d, c: fl.InverseCDF(torch.distributions.Exponential(torch.full((d,), 1.5))),
           latents="uniform", exempt=BOUNDED | {"integral": "a density with a jump at 0, see test_maps"}),
+    Entry("Box", lambda d, c: fl.inference.Box(torch.linspace(-2, 0, d), torch.linspace(1, 3, d)),
+          exempt={"deep": "its codomain is a box, so it cannot follow itself"}),
+    Entry("StandardizedContext", lambda d, c: fl.inference.StandardizedContext(
+        autoregressive(fl.Affine())(d, c), torch.full((c,), 0.3), torch.full((c,), 2.0)) if c else fl.AffineMap(2.0),
+        context=True),
     Entry("FromTransform", lambda d, c: fl.FromTransform(torch.distributions.AffineTransform(
         torch.linspace(-1, 1, d), torch.linspace(-2, -0.7, d))), exempt={"save": "it is refused: test_distribution"}),
     Entry("Linear", lambda d, c: fl.Linear(torch.randn(d, d, dtype=torch.float64) + 2 * torch.eye(d))),

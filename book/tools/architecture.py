@@ -26,7 +26,7 @@ FLOORS = {
                "residual.iresnet", "residual.mintnet", "gaussianization.copula",
                "gaussianization.flow", "gaussianization.rbig", "discrete.categorical", "discrete.autoregressive",
                "images.pixels", "vae"),
-    "What a model is worth": ("data", "evaluate"),
+    "What a model is worth": ("data", "evaluate", "inference"),
     "Training, teaching": ("train", "sklearn", "teach", "exercises", "sbi", "__main__"),
 }
 MODELS = "Models"
