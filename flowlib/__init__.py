@@ -1,7 +1,7 @@
 """flowlib: every normalizing flow of the book, small enough to read. A model is `Flow(base, bijection)`."""
 from typing import TYPE_CHECKING
 
-from . import checks, data, numerics, vae
+from . import actor_critic, checks, data, numerics, policies, vae
 from .adapters import FlowTransform, FromDistribution, FromTransform
 from .autoregressive.bernoulli import BernoulliMADE, OrderAgnostic
 from .autoregressive.iaf import IAF, GatedAffine
@@ -50,7 +50,7 @@ from .images.pixels import Pixels
 from .images.reshape import Reshape
 from .images.squeeze import Squeeze, checkerboard
 from .images.variational import VariationalDequantize
-from .maps import AffineMap, Exp, InverseCDF, Linear, Logit, Permutation, Rotation
+from .maps import AffineMap, Exp, InverseCDF, Linear, Logit, Permutation, Rotation, Tanh
 from .nets.lipschitz import spectral_bound
 from .nets.made import MADE
 from .residual.block import ResidualBlock
