@@ -55,6 +55,7 @@ VAE = "python book/results/rows/vae.py {} --seed {{seed}}"
 MADE = "python book/results/rows/binary_made.py --orders {} --steps {} --seed {{seed}}"
 SEQUENCES = "python book/results/rows/sequences.py {} --seed {{seed}}"
 SHUFFLE = "python book/results/rows/categorical.py shuffle-4 {} --steps {} --seed {{seed}}"
+POLICY = "python book/results/rows/policies.py {} --seed {{seed}}"
 NOISE = "python book/results/rows/dequantization.py {} --seed {{seed}}"
 GAP = "python book/results/rows/mean_field_gap.py {} --seed {{seed}}"
 ANOMALY = "python book/results/rows/anomalies.py {} {} --seed {{seed}}"
@@ -113,6 +114,10 @@ def vae(name, flow, note="", paper=None):
 def shuffle(name, model, steps):
     return Row("Set shuffling, N = 4", name, "bits an element", SHUFFLE.format(model, steps), (0,), True,
                (math.log2(24) / 4, "the optimum"), f"{steps:,} steps")
+
+
+def policy(section, name, case, unit, note=""):
+    return Row(section, name, unit, POLICY.format(case), note=note)
 
 
 METHODS = {"flow": "MAF (FlowDensity)", "gaussian": "One Gaussian", "mixture": "Mixture of Gaussians",
@@ -205,6 +210,10 @@ ROWS = {
     "vae-householder": vae("VAE, Householder", "householder", "8 reflections"),
     "vae-liaf": vae("VAE, linear IAF", "liaf"),
     "vae-ccliaf": vae("VAE, convex combination", "ccliaf", "5 linear IAFs"),
+    "goals-gaussian": policy("Two goals", "Squashed Gaussian policy", "goals gaussian", "KL, nats", "2,000 steps"),
+    "goals-flow": policy("Two goals", "Flow policy, 6 spline couplings", "goals flow", "KL, nats", "2,000 steps"),
+    "pendulum-gaussian": policy("Pendulum", "Squashed Gaussian policy", "pendulum gaussian", "return", "15 episodes"),
+    "pendulum-flow": policy("Pendulum", "Flow policy, a spline", "pendulum flow", "return", "15 episodes"),
     **densities("bsds300-small", "BSDS300 patches", ("gaussian", "made", "maf"), (
         ("gaussian", 96.67), ("made", 148.85), ("maf", 155.69), ("maf-mixture", 156.36))),
     **densities("power-small", "POWER subset", ("gaussian", "made", "rbig")),
