@@ -393,6 +393,12 @@ SECTIONS = {
     "Reverse KL": "Flows fitted to the energies U1 to U4 of Rezende and Mohamed (2015, arXiv:1505.05770), U2 to U4 "
     "between walls at ±4 that make them densities: 4,000 steps of 256 draws, the energy annealed over the first half. "
     "The constant of the target is known, so the divergence is an average over 100,000 draws; 0 is perfect.",
+    "Two goals": "A point in the plane that may walk to either of two goals, in each of 50 states: the divergence of "
+    "a policy to the best one, by quadrature; 0 is perfect. One density on one of the goals loses about ln 2. The "
+    "minutes are by the clock of a busy machine; processor seconds stand in the files.",
+    "Pendulum": "Soft actor-critic on eight pendulums at once, the physics of gymnasium's Pendulum-v1: the mean return "
+    "of 200 new episodes of 200 steps with the actions drawn from the policy; 0 would be perfect. The first "
+    "episode of training has random actions. The minutes are by the clock of a busy machine.",
     "Mean-field gap": "Gaussians of covariance 0.8^|i-j| in 8 dimensions, approximated by a diagonal Gaussian and a "
     "linear flow: the divergence that stays, by its formula, after L-BFGS from five starts, of which the best counts.",
     "Dequantization": "The noise that a density adds to integers, uniform or learned (variational). One pixel with the "
