@@ -81,9 +81,9 @@ __all__ = [
     "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "ResidualBlock", "ResidualFlow",
     "ResidualFlowImage", "Reversible", "Rotation", "SequentialVAE", "SetCoupling", "Squeeze", "StandardLogistic",
     "StandardNormal", "Sylvester", "Tanh", "TemporalAffine", "Uniform", "VariationalDequantize", "VariationalEncoding",
-    "actor_critic", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "estimate_log_det", "importance", "latents",
-    "load", "numerics", "parallelepiped_volume", "policies", "save", "scale_shapes", "spectral_bound", "summary", "targets",
-    "truncation_bound", "vae", "volume_by_counting",
+    "actor_critic", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "estimate_log_det",
+    "importance", "latents", "load", "numerics", "parallelepiped_volume", "policies", "save", "scale_shapes",
+    "spectral_bound", "summary", "targets", "truncation_bound", "vae", "volume_by_counting",
 ]
 
 

@@ -139,10 +139,11 @@ def soft_actor_critic(policy: Flow, env: Pendulum, *, episodes: int, alpha: floa
 
     sizes = (env.state_dim, env.action_dim, 1, env.state_dim)
     memory = torch.empty(episodes * env.horizon, env.n, sum(sizes))  # rows s, a, r, s'
-    returns = torch.zeros(episodes, env.n)
+    returns, states = torch.zeros(episodes, env.n), env.reset()
     for t in range(len(memory)):
         episode, step = divmod(t, env.horizon)
-        states = env.reset() if step == 0 else states
+        if step == 0 and episode:
+            states = env.reset()
         if episode == 0:
             actions = 2 * torch.rand(env.n, env.action_dim, generator=generator) - 1
         else:

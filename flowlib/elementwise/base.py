@@ -3,6 +3,7 @@ container."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -83,8 +84,8 @@ def check_map(elementwise: object, who: str) -> None:
 
 class Elementwise(Bijection):
     r"""An elementwise map on every coordinate of a vector, with parameters of its own, or read from a context by one
-    linear map or a network. $\log|\det| = \sum_i \ln f_i'(z_i)$. It moves each axis by itself: dependence must come from other
-    layers.
+    linear map or a network. $\log|\det| = \sum_i \ln f_i'(z_i)$. It moves each axis by itself: dependence must come
+    from other layers.
 
     Cost: that of the map, both ways.
 
@@ -103,6 +104,8 @@ class Elementwise(Bijection):
         tensor(0., grad_fn=<SumBackward1>)
     """
 
+    shift: Any  # where there is a context: the linear map or the network
+
     def __init__(self, dim: int, elementwise: ElementwiseMap, *, context_dim: int | None = None,
                  hidden: Sequence[int] = ()):
         super().__init__()
@@ -113,7 +116,7 @@ class Elementwise(Bijection):
         self.elementwise, self.context_dim = elementwise, context_dim
         self.params = nn.Parameter(torch.zeros(dim, elementwise.n_params))
         if context_dim is not None and hidden:
-            self.shift: nn.Module = MLP(context_dim, dim * elementwise.n_params, hidden)
+            self.shift = MLP(context_dim, dim * elementwise.n_params, hidden)
         elif context_dim is not None:
             self.shift = nn.Linear(context_dim, dim * elementwise.n_params, bias=False)
             nn.init.zeros_(self.shift.weight)
