@@ -244,3 +244,11 @@ def test_the_page_shows_every_row_and_names_each_gpu():
 def test_a_value_has_the_digits_that_its_spread_lets_stand(value, spread, text):
     result = {"value": value, "spread": spread, "tolerance": 0.0, "bound": False, "seeds": [0, 1], "unit": "bits/dim"}
     assert results.shown(result) == text and results.shown(result | {"bound": True}) == f"≤ {text}"
+
+
+def test_a_flow_policy_holds_both_goals_and_both_policies_learn_to_swing_up():
+    flow, gaussian = read("goals-flow"), read("goals-gaussian")
+    assert max(flow["values"]) < 0.1 * min(*gaussian["values"], math.log(2))
+    for kind in ("flow", "gaussian"):
+        result = read(f"pendulum-{kind}")
+        assert min(result["values"]) > -250 and max(result["printed"]["first episode"]) < -800
