@@ -117,26 +117,30 @@ def test_one_long_step_is_inverted_exactly(dim):
     x = torch.randn(20, dim, dtype=D)
     z, change = f.inverse(x)
     again, back = f(z)
-    torch.testing.assert_close(again, x)
-    torch.testing.assert_close(back, -change)
+    torch.testing.assert_close(again, x, rtol=0, atol=1e-9)
+    torch.testing.assert_close(back, -change, rtol=0, atol=1e-9)
     naive, = integrate(lambda t, y: (f.net(t, y[0]),), (z,), 0.0, 1.0, 1)
-    assert (naive - x).abs().max() > 1e-5
+    assert (naive - x).abs().max() > 1e-6
 
 
 def test_steps_too_long_to_be_inverted_are_told():
-    f = fl.ContinuousLayer(2, steps=1, net=LinearField(torch.tensor([[0.0, 9.0], [-9.0, 0.0]], dtype=D)))
-    with torch.no_grad(), pytest.raises(fl.InversionError, match="more steps"):
-        f.net.matrix.copy_(torch.eye(2) * torch.nan)
-        f(torch.ones(3, 2, dtype=D))
+    class Ripples(LinearField):
+        def forward(self, t, x, context=None):
+            return 8 * (9 * super().forward(t, x)).sin()
+
+    z = torch.linspace(-2, 2, 200, dtype=D)[:, None]
+    with pytest.raises(fl.InversionError, match="more steps"):
+        fl.ContinuousLayer(1, steps=1, net=Ripples(torch.eye(1, dtype=D)))(z)
 
 
+@torch.no_grad()
 def test_hutchinson_is_unbiased_for_the_trace_and_says_how_sure_it_is():
     exact, random = layer(steps=4, log_det="trace"), layer(steps=4, log_det="hutchinson")
     x = torch.randn(3, 3, dtype=D)
     generator = torch.Generator().manual_seed(3)
-    value, error = random.estimate(x, draws=300, generator=generator)
+    value, error = random.estimate(x, draws=100, generator=generator)
     assert ((value - exact.inverse(x)[1]).abs() < 5 * error + 1e-9).all() and (error > 0).any()
-    again = random.estimate(x, draws=300, generator=generator.manual_seed(3))
+    again = random.estimate(x, draws=100, generator=generator.manual_seed(3))
     assert torch.equal(again.value, value)
     assert exact.estimate(x).error.abs().max() == 0
     assert random.likelihood == exact.likelihood == "estimate" and layer().likelihood == "exact"
