@@ -24,6 +24,7 @@ from .describe import summary
 from .discrete.autoregressive import CategoricalMAF
 from .discrete.categorical import CategoricalFlow
 from .discrete.encodings import CategoricalEncoding, FactorisedEncoding, VariationalEncoding
+from .discrete.graphaf import GraphAF
 from .discrete.graphs import Graphs
 from .distribution import FlowDistribution
 from .elementwise.affine import Additive, Affine
@@ -74,7 +75,7 @@ __all__ = [
     "Correlation", "Coupling", "DataRotation", "DeepSigmoid", "DenseDeepSigmoid", "Dequantize", "DiagonalScale",
     "Elementwise", "ElementwiseMap", "Exp", "FactorisedEncoding", "Flow", "FlowDistribution", "FlowPlusPlus",
     "FlowTransform", "FromDistribution", "FromTransform", "GatedAffine", "GaussianCopula", "GaussianMixture",
-    "GaussianMixtureCDF", "GaussianizationFlow", "Glow", "Graphs", "Householder", "IAF", "IResNet", "ImageCoupling",
+    "GaussianMixtureCDF", "GaussianizationFlow", "Glow", "GraphAF", "Graphs", "Householder", "IAF", "IResNet", "ImageCoupling",
     "Inverse", "InverseCDF", "InversionError", "InvertibleConv1x1", "Linear", "LinearIAF", "LinearStateSpace",
     "LogisticMixtureCDF", "Logit", "MADE", "MAF", "MarginalGaussianization", "MaskedAutoregressive", "MintLayer",
     "MintNet", "MultiScale", "NAF", "NICE", "NSF", "OrderAgnostic", "Permutation", "Pixels", "Planar", "RBIG", "Radial",
