@@ -21,6 +21,7 @@ from .coupling.realnvp import RealNVP, RealNVPImage
 from .coupling.sets import SetCoupling
 from .coupling.vector import Coupling
 from .describe import summary
+from .discrete import molecules
 from .discrete.autoregressive import CategoricalMAF
 from .discrete.categorical import CategoricalFlow
 from .discrete.encodings import CategoricalEncoding, FactorisedEncoding, VariationalEncoding
@@ -75,16 +76,16 @@ __all__ = [
     "Correlation", "Coupling", "DataRotation", "DeepSigmoid", "DenseDeepSigmoid", "Dequantize", "DiagonalScale",
     "Elementwise", "ElementwiseMap", "Exp", "FactorisedEncoding", "Flow", "FlowDistribution", "FlowPlusPlus",
     "FlowTransform", "FromDistribution", "FromTransform", "GatedAffine", "GaussianCopula", "GaussianMixture",
-    "GaussianMixtureCDF", "GaussianizationFlow", "Glow", "GraphAF", "Graphs", "Householder", "IAF", "IResNet", "ImageCoupling",
-    "Inverse", "InverseCDF", "InversionError", "InvertibleConv1x1", "Linear", "LinearIAF", "LinearStateSpace",
-    "LogisticMixtureCDF", "Logit", "MADE", "MAF", "MarginalGaussianization", "MaskedAutoregressive", "MintLayer",
-    "MintNet", "MultiScale", "NAF", "NICE", "NSF", "OrderAgnostic", "Permutation", "Pixels", "Planar", "RBIG", "Radial",
-    "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "ResidualBlock", "ResidualFlow",
+    "GaussianMixtureCDF", "GaussianizationFlow", "Glow", "GraphAF", "Graphs", "Householder", "IAF", "IResNet",
+    "ImageCoupling", "Inverse", "InverseCDF", "InversionError", "InvertibleConv1x1", "Linear", "LinearIAF",
+    "LinearStateSpace", "LogisticMixtureCDF", "Logit", "MADE", "MAF", "MarginalGaussianization", "MaskedAutoregressive",
+    "MintLayer", "MintNet", "MultiScale", "NAF", "NICE", "NSF", "OrderAgnostic", "Permutation", "Pixels", "Planar",
+    "RBIG", "Radial", "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "ResidualBlock", "ResidualFlow",
     "ResidualFlowImage", "Reversible", "Rotation", "SequentialVAE", "SetCoupling", "Squeeze", "StandardLogistic",
     "StandardNormal", "Sylvester", "TemporalAffine", "Uniform", "VariationalDequantize", "VariationalEncoding",
     "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "estimate_log_det", "importance", "latents",
-    "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "spectral_bound", "summary", "targets",
-    "truncation_bound", "vae", "volume_by_counting",
+    "load", "molecules", "numerics", "parallelepiped_volume", "save", "scale_shapes", "spectral_bound", "summary",
+    "targets", "truncation_bound", "vae", "volume_by_counting",
 ]
 
 

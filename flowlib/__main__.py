@@ -33,7 +33,8 @@ def report() -> str:
     """
     models = sorted(name for name, value in vars(flowlib).items()
                     if isinstance(value, type) and issubclass(value, flowlib.Flow) and value is not flowlib.Flow)
-    sources = (dict.fromkeys(READERS) | SETS | {name: table.source for name, table in TABLES.items()}  # None: it is here
+    # None: it is here
+    sources = (dict.fromkeys(READERS) | SETS | {name: table.source for name, table in TABLES.items()}
                | dict.fromkeys(GRAPHS))
     sets = [name if source is None or at_hand(name, source) else f"{name} (not here yet)"
             for name, source in sources.items()]

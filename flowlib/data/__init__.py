@@ -12,7 +12,7 @@ tables as real numbers, molecules as graphs.
 | `power-small`, `higgs-small`, `wine` | D = 6, 24, 11 | 8 : 1 : 1 | inside this package |
 | `protein`, `parkinsons`, `keggundirected` | D = 9, 13, 18 | 8 : 1 : 1 | `$FLOWLIB_DATA`, the cache, or the network |
 | `qm9` | molecules of at most 9 atoms | 120,418 / 6,690 / 6,690 | inside this package |
-| `zinc-small` | molecules of at most 38 atoms | 5,613 / 312 / 312 | inside this package |
+| `zinc-small` | molecules of at most 38 atoms | 3,742 / 208 / 208 | inside this package |
 | `bsds300-small` | D = 63 | 99,900 / 10,000 / 25,000 | `$FLOWLIB_DATA` or the cache: not to be distributed |
 
 `train` and `val` never share an image: `val` is the end of the published training set, `test` the published test set
@@ -26,7 +26,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from ..discrete.graphs import Graphs
 from . import digits, folder, full, graphs, small, tables
 from .files import DataError
 

@@ -79,15 +79,15 @@ SMILES = {  # in $FLOWLIB_DATA/<name>/, one a line
 MOLECULES = {  # every how manieth line, where the molecules come from, under what terms, whom to cite
     "qm9": {
         "every": 1,
-        "source": "QM9, https://doi.org/10.6084/m9.figshare.c.978904: its 133,885 SMILES, by way of "
+        "source": "QM9, Figshare collection 978904: its 133,885 SMILES, by way of "
                   "aspuru-guzik-group/selfies",
         "licence": "CC0; Raghunathan Ramakrishnan, Pavlo Dral, Matthias Rupp, O. Anatole von Lilienfeld",
         "cite": "Ramakrishnan, Dral, Rupp, von Lilienfeld (2014), Quantum chemistry structures and properties of 134 "
                 "kilo molecules, doi:10.1038/sdata.2014.22",
     },
     "zinc-small": {
-        "every": 40,
-        "source": "ZINC, https://zinc.docking.org: one in 40 of the 249,455 molecules of ZINC250k, by way of "
+        "every": 60,
+        "source": "ZINC, https://zinc.docking.org: one in 60 of the 249,455 molecules of ZINC250k, by way of "
                   "insilicomedicine/DD-VAE",
         "licence": "free to use, says ZINC; please cite the paper",
         "cite": "Irwin, Sterling, Mysinger, Bolstad, Coleman (2012), ZINC: a free tool to discover chemistry for "

@@ -52,8 +52,8 @@ class ExactHead:
 
 
 class AffineHead:
-    """A category as a normal latent for each of all categories: an affine map of its one-hot vector with noise, $y = e_k
-    + 0.9u$. Decoded is the largest of the first `last` + 1."""
+    """A category as one normal latent for each of all categories: an affine map of its one-hot vector with noise,
+    $y = e_k + 0.9u$. Decoded is the largest of the first `last` + 1."""
 
     likelihood, params = "bound", 2
     noise = 0.9
@@ -166,8 +166,8 @@ class GraphAF(nn.Module, metaclass=Recorded):
         return self.head.likelihood
 
     def _steps(self, graphs: Graphs) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-        """Of the nodes' steps (B, N) and the edges' (B, N (N - 1) / 2): the category that was drawn, the parameters, the
-        last category that was possible, and whether there is such a step in the graph."""
+        """Of the nodes' steps (B, N) and the edges' (B, N (N - 1) / 2): the category that was drawn, the parameters,
+        the last category that was possible, and whether there is such a step in the graph."""
         n = self.max_nodes
         graphs = graphs if graphs.nodes.shape[1] == n else graphs.pad(n)
         nodes, edges, mask = graphs.nodes, graphs.edges, graphs.mask
@@ -236,20 +236,22 @@ class GraphAF(nn.Module, metaclass=Recorded):
             kind = self.head.decode(z_nodes[grows, i], net.node(h[:, i]), last)
             goes_on = kind < self.node_types
             grows, h, kind = grows[goes_on], h[goes_on], kind[goes_on]
+            if not len(grows):
+                break
             nodes[grows, i], mask[grows, i] = kind, True
-            before, drawn = net.before(h[:, i]), torch.zeros_like(h[:, i])
+            own, drawn = net.own(h[:, i], kind), torch.zeros_like(h[:, i])
             z_row = z[grows, split:].unflatten(1, (-1, self.edge_latents))[:, i * (i - 1) // 2:] if i else z
             free = None if valence is None else valence[nodes[grows]] - edges[grows].sum(-1)
             for j in reversed(range(i)):
                 distance = torch.full_like(kind, i - j)
                 pair = None if free is None else (free[:, i], free[:, j])
-                params = net.step(before, net.other(h[:, j + 1]), kind, distance, drawn, pair)
+                params = net.step(own, net.other(h[:, j + 1]), distance, drawn, pair)
                 last = torch.full_like(kind, self.edge_types)
                 if check:
                     last = torch.minimum(last, torch.minimum(*pair).clamp(min=0))
                 edge = self.head.decode(z_row[:, j], params, last)
                 edges[grows, i, j] = edges[grows, j, i] = edge
-                drawn = drawn + net.messages(h[:, j + 1], edge)
+                drawn = drawn + (net.joined(edge) @ net.gate) * net.message(h[:, j + 1])
                 if free is not None:
                     free[:, i] -= edge
                     free[:, j] -= edge
@@ -267,7 +269,7 @@ class GraphAF(nn.Module, metaclass=Recorded):
             generator: Where the random numbers come from, on the base's device; torch's own where None.
 
         Raises:
-            ValueError: A number that is no integer or is negative, a temperature that does not fit, or a check by a flow
-                without `valence`.
+            ValueError: A number that is no integer or is negative, a temperature that does not fit, or a check by a
+                flow without `valence`.
         """
         return self.decode(self.base.sample(n, temperature, generator=generator), check=check)

@@ -1,8 +1,9 @@
 """Molecules as graphs, and back, by RDKit: `pip install rdkit`. Only the functions need it, not the two tuples.
 
-A node is an atom without its hydrogens, its type the element together with the formal charge. The kind of an edge is the
-order of the bond: aromatic rings are written with single and double bonds in turn (kekulized). Stereochemistry is left
-out. All of the 133,885 molecules of QM9, and every third of the 249,455 of ZINC250k (83,152), came back as they were.
+A node is an atom without its hydrogens, its type the element together with the formal charge. The kind of an edge is
+the order of the bond: aromatic rings are written with single and double bonds in turn (kekulized). Stereochemistry is
+left out. All of the 133,885 molecules of QM9, and every third of the 249,455 of ZINC250k (83,152), came back as they
+were.
 """
 from __future__ import annotations
 
@@ -17,8 +18,8 @@ __all__ = ["ATOMS", "VALENCE", "draw", "metrics", "read", "write"]
 # The types of nodes: element and charge. Those of QM9 are the first eight.
 ATOMS = (("C", 0), ("N", 0), ("O", 0), ("F", 0), ("N", 1), ("O", -1), ("N", -1), ("C", -1),
          ("S", 0), ("Cl", 0), ("Br", 0), ("I", 0), ("P", 0), ("S", -1), ("S", 1), ("O", 1), ("P", 1))
-# The largest sum of bond orders at each of them; what is free is filled by hydrogens.
-VALENCE = (4, 3, 2, 1, 4, 1, 2, 3, 6, 1, 1, 1, 5, 1, 3, 3, 4)
+# The largest sum of bond orders that RDKit allows at each of them. What is free, hydrogens fill.
+VALENCE = (4, 3, 2, 1, 4, 1, 2, 3, 6, 1, 1, 5, 5, 5, 5, 3, 4)
 
 
 def _rdkit():
@@ -42,7 +43,7 @@ def read(smiles: Iterable[str]) -> Graphs:
         ImportError: Without RDKit.
 
     Example:
-        >>> from flowlib.discrete import molecules
+        >>> from flowlib import molecules
         >>> acid = molecules.read(["OC=O"]); acid.nodes, acid.edges[0, 0]
         (tensor([[2, 0, 2]]), tensor([0, 2, 0]))
     """
@@ -90,7 +91,7 @@ def write(graphs: Graphs) -> list[str | None]:
         ImportError: Without RDKit.
 
     Example:
-        >>> from flowlib.discrete import molecules
+        >>> from flowlib import molecules
         >>> molecules.write(molecules.read(["OC=O", "C1=CC=CC=C1", "C.C"]))
         ['O=CO', 'c1ccccc1', 'C.C']
     """
@@ -131,7 +132,7 @@ def metrics(smiles: Sequence[str | None], reference: Iterable[str]) -> dict[str,
         ImportError: Without RDKit.
 
     Example:
-        >>> from flowlib.discrete import molecules
+        >>> from flowlib import molecules
         >>> molecules.metrics(["CO", "OC", "C=O", None], ["OC"])
         {'validity': 0.75, 'uniqueness': 0.6666666666666666, 'novelty': 0.5}
     """
@@ -167,7 +168,7 @@ def draw(smiles: Sequence[str], columns: int = 4, size: tuple[int, int] = (180, 
         ImportError: Without RDKit.
 
     Example:
-        >>> from flowlib.discrete import molecules
+        >>> from flowlib import molecules
         >>> molecules.draw(["c1ccccc1O"])[:5]
         '<?xml'
     """

@@ -10,6 +10,11 @@ from torch import Tensor, nn
 __all__ = ["CausalGraphNet"]
 
 
+def each_kind(message: Tensor, gate: Tensor) -> Tensor:
+    """Messages (B, T, H) along edges of each kind, (B, T R, H), whose vectors are `gate` (R, H)."""
+    return (message[:, :, None] * gate).flatten(1, 2)
+
+
 class _Block(nn.Module):
     """Attention to earlier tokens, with a bias for each kind of edge; messages along edges; two layers at each token.
 
@@ -20,19 +25,19 @@ class _Block(nn.Module):
         self.heads = heads
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(2))
         self.qkv, self.out = nn.Linear(hidden, 3 * hidden), nn.Linear(hidden, hidden)
-        self.bias = nn.Embedding(edge_types + 1, heads)
+        self.bias = nn.Linear(edge_types, heads, bias=False)
         self.message = nn.Linear(hidden, hidden, bias=False)
         self.gate = nn.Parameter(torch.randn(edge_types, hidden))
         self.wide = nn.Sequential(nn.Linear(hidden, 2 * hidden), nn.GELU(), nn.Linear(2 * hidden, hidden))
 
-    def forward(self, h: Tensor, edges: Tensor, joined: Tensor, late: Tensor) -> Tensor:
-        """h (B, T, H); edges (B, T, T) to earlier tokens, 0 elsewhere, and `joined` (B, T, T, R), which of them are of
-        each kind; `late` (T, T): which tokens are hidden."""
+    def forward(self, h: Tensor, joined: Tensor, late: Tensor) -> Tensor:
+        """h (B, T, H); `joined` (B, T, T, R), which earlier tokens are joined by which kind; `late` (T, T), which
+        tokens are hidden."""
         normed = self.norms[0](h)
         q, k, v = self.qkv(normed).unflatten(-1, (3, self.heads, -1)).movedim(1, 3).unbind(1)  # (B, heads, T, H/heads)
-        bias = self.bias(edges).movedim(-1, 1).masked_fill(late, -torch.inf)
+        bias = self.bias(joined).movedim(-1, 1).masked_fill(late, -torch.inf)
         seen = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-        messages = (self.message(normed)[:, :, None] * self.gate).flatten(1, 2)  # (B, T R, H)
+        messages = each_kind(self.message(normed), self.gate)
         h = h + self.out(seen.movedim(1, 2).flatten(2)) + joined.flatten(2) @ messages
         return h + self.wide(self.norms[1](h))
 
@@ -77,55 +82,59 @@ class CausalGraphNet(nn.Module):
         self.gate = nn.Parameter(torch.randn(edge_types, hidden))
         self.pair = nn.Sequential(nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, edge_outputs))
         self.register_buffer("valence", None if valence is None else torch.tensor(valence), persistent=False)
+        for last in (self.node[-1], self.pair[-1]):  # every step starts from the same parameters, zero
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
         if valence is not None:
             self.largest = max(valence)
-            self.token_free, self.own_free, self.other_free = (
-                nn.Embedding(self.largest + 1, hidden) for _ in range(3))
-            self.fits = nn.Embedding(edge_types + 1, hidden)
+            self.token_free = nn.Embedding(self.largest + 1, hidden)
+            self.free = nn.Linear(2 * (self.largest + 1) + edge_types + 1, hidden, bias=False)
 
     def tokens(self, nodes: Tensor, edges: Tensor) -> Tensor:
         """Nodes (B, n) and edges (B, n, n) to h (B, n + 1, H)."""
         n = nodes.shape[1]
         back = F.pad(edges.tril(-1), (1, 0, 1, 0))
-        joined = F.one_hot(back, self.edge_types + 1)[..., 1:].to(self.edge.weight.dtype)
+        joined = self.joined(back)
         own = self.kind(nodes) + self.edge(joined[:, 1:].sum(2))
         if self.valence is not None:
             own = own + self.token_free((self.valence[nodes] - back[:, 1:].sum(-1)).clamp(0, self.largest))
         h = F.pad(own, (0, 0, 1, 0)) + self.place.weight[:n + 1]
         late = torch.ones(n + 1, n + 1, dtype=torch.bool, device=nodes.device).triu(1)
         for block in self.blocks:
-            h = block(h, back, joined, late)
+            h = block(h, joined, late)
         return self.norm(h)
 
-    def messages(self, h: Tensor, edges: Tensor) -> Tensor:
-        """What is added up of the edges (...) to nodes whose tokens are h (..., H)."""
-        return F.embedding(edges, F.pad(self.gate, (0, 0, 1, 0))) * self.message(h)
+    def joined(self, edges: Tensor) -> Tensor:
+        """Edges (...) as one-hot vectors of their kinds, (..., R); zeros for none."""
+        return F.one_hot(edges, self.edge_types + 1)[..., 1:].to(self.gate.dtype)
 
-    def step(self, before: Tensor, other: Tensor, own_type: Tensor, distance: Tensor, drawn: Tensor,
+    def own(self, h: Tensor, types: Tensor) -> Tensor:
+        """What the edges of nodes of these types, which come after $h_i$, read of them."""
+        return self.before(h) + self.own_type(types)
+
+    def step(self, own: Tensor, other: Tensor, distance: Tensor, drawn: Tensor,
              free: tuple[Tensor, Tensor] | None) -> Tensor:
-        """Parameters of edges: from `self.before` of $h_i$, `self.other` of $h_{j+1}$, the type of node i, i - j, the
-        sum of messages, and the free valence of both nodes where there is one."""
-        hidden = before + other + self.own_type(own_type) + self.distance(distance) + drawn
+        """Parameters of edges (i, j) from `self.own` of node i, `self.other` of $h_{j+1}$, i - j, the sum of messages,
+        and the free valence of both where there is one."""
+        hidden = own + other + self.distance(distance) + drawn
         if free is not None:
-            own, of_other = (each.clamp(0, self.largest) for each in free)
-            fits = torch.minimum(own, of_other).clamp(max=self.edge_types)
-            hidden = hidden + self.own_free(own) + self.other_free(of_other) + self.fits(fits)
+            a, b = (each.clamp(0, self.largest) for each in free)
+            fits = torch.minimum(a, b).clamp(max=self.edge_types)
+            features = torch.cat([F.one_hot(a, self.largest + 1), F.one_hot(b, self.largest + 1),
+                                  F.one_hot(fits, self.edge_types + 1)], -1)
+            hidden = hidden + self.free(features.to(hidden.dtype))
         return self.pair(hidden)
 
     def edge_parameters(self, h: Tensor, nodes: Tensor, edges: Tensor) -> Tensor:
         """Parameters of all edges (i, j), j < i, row by row: (B, N (N - 1) / 2, edge_outputs)."""
         n = nodes.shape[1]
         i, j = torch.tril_indices(n, n, -1, device=nodes.device)
-        back, own = edges.tril(-1), h[:, 1:]
-        drawn = _sum_of_later(self.messages(own[:, None], back))
+        between = torch.arange(n, device=nodes.device) > j[:, None]  # (pairs, N): the nodes k > j
+        back = edges.tril(-1)[:, i] * between  # of node i to those of them that are before it
+        drawn = self.joined(back).flatten(2) @ each_kind(self.message(h[:, 1:]), self.gate)
         free = None
         if self.valence is not None:
             valence = self.valence[nodes]
             used = edges.cumsum(1) - edges  # of node j by the nodes before i
-            free = valence[:, i] - _sum_of_later(back)[:, i, j], valence[:, j] - used[:, i, j]
-        return self.step(self.before(h)[:, i], self.other(own)[:, j], nodes[:, i], i - j, drawn[:, i, j], free)
-
-
-def _sum_of_later(terms: Tensor) -> Tensor:
-    """Of terms (B, N, N, ...) for (i, k), the sum over k > j."""
-    return terms.sum(2, keepdim=True) - terms.cumsum(2)
+            free = valence[:, i] - back.sum(-1), valence[:, j] - used[:, i, j]
+        return self.step(self.own(h[:, :n], nodes)[:, i], self.other(h[:, 1:])[:, j], i - j, drawn, free)
