@@ -247,8 +247,8 @@ class GraphAF(nn.Module, metaclass=Recorded):
                 pair = None if free is None else (free[:, i], free[:, j])
                 params = net.step(own, net.other(h[:, j + 1]), distance, drawn, pair)
                 last = torch.full_like(kind, self.edge_types)
-                if check:
-                    last = torch.minimum(last, torch.minimum(*pair).clamp(min=0))
+                if check and free is not None:
+                    last = torch.minimum(last, torch.minimum(free[:, i], free[:, j]).clamp(min=0))
                 edge = self.head.decode(z_row[:, j], params, last)
                 edges[grows, i, j] = edges[grows, j, i] = edge
                 drawn = drawn + (net.joined(edge) @ net.gate) * net.message(h[:, j + 1])

@@ -15,6 +15,14 @@ def each_kind(message: Tensor, gate: Tensor) -> Tensor:
     return (message[:, :, None] * gate).flatten(1, 2)
 
 
+def zero(inputs: int, outputs: int) -> nn.Linear:
+    """A last layer: every step starts from the same parameters, zero."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
 class _Block(nn.Module):
     """Attention to earlier tokens, with a bias for each kind of edge; messages along edges; two layers at each token.
 
@@ -75,16 +83,13 @@ class CausalGraphNet(nn.Module):
         self.edge = nn.Linear(edge_types, hidden, bias=False)
         self.blocks = nn.ModuleList(_Block(hidden, heads, edge_types) for _ in range(layers))
         self.norm = nn.LayerNorm(hidden)
-        self.node = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, node_outputs))
+        self.node = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), zero(hidden, node_outputs))
         self.before, self.other = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
         self.own_type, self.distance = nn.Embedding(node_types, hidden), nn.Embedding(max_nodes, hidden)
         self.message = nn.Linear(hidden, hidden, bias=False)
         self.gate = nn.Parameter(torch.randn(edge_types, hidden))
-        self.pair = nn.Sequential(nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, edge_outputs))
+        self.pair = nn.Sequential(nn.ReLU(), nn.Linear(hidden, hidden), nn.ReLU(), zero(hidden, edge_outputs))
         self.register_buffer("valence", None if valence is None else torch.tensor(valence), persistent=False)
-        for last in (self.node[-1], self.pair[-1]):  # every step starts from the same parameters, zero
-            nn.init.zeros_(last.weight)
-            nn.init.zeros_(last.bias)
         if valence is not None:
             self.largest = max(valence)
             self.token_free = nn.Embedding(self.largest + 1, hidden)
