@@ -12,6 +12,7 @@ place of samples.
 import argparse
 import json
 import math
+import sys
 import time
 from pathlib import Path
 
@@ -64,7 +65,7 @@ else:
         optimizer.step()
         schedule.step()
         if step % 500 == 0:
-            print("nats at step", step, loss.item(), flush=True)
+            print("nats at step", step, loss.item(), file=sys.stderr)
     found["processor seconds"] = time.process_time() - start
     flow.eval()
     with torch.no_grad():
