@@ -201,7 +201,7 @@ class GraphAF(nn.Module, metaclass=Recorded):
         from the base. Errors as for `log_prob`."""
         used = []
         for k, params, last, there in self._steps(graphs):
-            z = self.head.encode(k.clamp(max=params.shape[-1] // self.head.params - 1), params, last)
+            z = self.head.encode(k, params, last)
             used.append((z.flatten(1), there[..., None].expand(z.shape).flatten(1)))
         z, there = (torch.cat(parts, 1) for parts in zip(*used))
         return torch.where(there, z, self.base.sample(len(z)))
@@ -225,8 +225,9 @@ class GraphAF(nn.Module, metaclass=Recorded):
         if check and valence is None:
             raise ValueError("a check needs the valence of each node type: GraphAF(..., valence=...)")
         n, device = self.max_nodes, z.device
-        split = n * self.node_latents
-        z_nodes = z[:, :split].unflatten(1, (n, -1))
+        z_nodes, z_edges = z.split([n * self.node_latents, size - n * self.node_latents], 1)
+        z_nodes = z_nodes.unflatten(1, (n, self.node_latents))
+        z_edges = z_edges.unflatten(1, (n * (n - 1) // 2, self.edge_latents))
         nodes = torch.zeros(len(z), n, dtype=torch.int64, device=device)
         edges, mask = nodes.new_zeros(len(z), n, n), torch.zeros_like(nodes, dtype=torch.bool)
         grows = torch.arange(len(z), device=device)  # the graphs that have not stopped
@@ -240,7 +241,6 @@ class GraphAF(nn.Module, metaclass=Recorded):
                 break
             nodes[grows, i], mask[grows, i] = kind, True
             own, drawn = net.own(h[:, i], kind), torch.zeros_like(h[:, i])
-            z_row = z[grows, split:].unflatten(1, (-1, self.edge_latents))[:, i * (i - 1) // 2:] if i else z
             free = None if valence is None else valence[nodes[grows]] - edges[grows].sum(-1)
             for j in reversed(range(i)):
                 distance = torch.full_like(kind, i - j)
@@ -249,7 +249,7 @@ class GraphAF(nn.Module, metaclass=Recorded):
                 last = torch.full_like(kind, self.edge_types)
                 if check and free is not None:
                     last = torch.minimum(last, torch.minimum(free[:, i], free[:, j]).clamp(min=0))
-                edge = self.head.decode(z_row[:, j], params, last)
+                edge = self.head.decode(z_edges[grows, i * (i - 1) // 2 + j], params, last)
                 edges[grows, i, j] = edges[grows, j, i] = edge
                 drawn = drawn + (net.joined(edge) @ net.gate) * net.message(h[:, j + 1])
                 if free is not None:

@@ -56,9 +56,9 @@ class CausalGraphNet(nn.Module):
 
     Token 0 is the beginning and token i + 1 is node i with its edges to earlier nodes; a transformer in which no token
     sees a later one makes of them $h_0, \dots, h_N$, so that $h_i$ knows the first i nodes and all edges between them.
-    The next node is read from $h_i$. Its edge to node j, the nearest drawn first, is read from $h_i$, its type, $h_{j +
-    1}$, the distance i - j and a sum over the edges of node i that are drawn already, $\sum_{j<k<i} g_{e_{ik}} \odot W
-    h_{k+1}$: a cumulative sum, so that all edges are read at once too.
+    The next node is read from $h_i$. Its edge to node j, the nearest drawn first, is read from $h_i$, its type,
+    $h_{j+1}$, the distance i - j and a sum over the edges of node i that are drawn already, $\sum_{j<k<i} g_{e_{ik}}
+    \odot W h_{k+1}$, so that all edges are read at once too.
 
     Args:
         max_nodes: N.
