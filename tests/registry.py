@@ -127,6 +127,11 @@ ENTRIES = [
           latents="uniform", exempt=BOUNDED),
     Entry("InverseCDF exponential", lambda d, c: fl.InverseCDF(torch.distributions.Exponential(torch.full((d,), 1.5))),
           latents="uniform", exempt=BOUNDED | {"integral": "a density with a jump at 0, see test_maps"}),
+    Entry("Box", lambda d, c: fl.inference.Box(torch.linspace(-2, 0, d), torch.linspace(1, 3, d)),
+          exempt={"deep": "its codomain is a box, so it cannot follow itself"}),
+    Entry("StandardizedContext", lambda d, c: fl.inference.StandardizedContext(
+        autoregressive(fl.Affine())(d, c), torch.full((c,), 0.3), torch.full((c,), 2.0)) if c else fl.AffineMap(2.0),
+        context=True),
     Entry("FromTransform", lambda d, c: fl.FromTransform(torch.distributions.AffineTransform(
         torch.linspace(-1, 1, d), torch.linspace(-2, -0.7, d))), exempt={"save": "it is refused: test_distribution"}),
     Entry("Linear", lambda d, c: fl.Linear(torch.randn(d, d, dtype=torch.float64) + 2 * torch.eye(d))),
@@ -173,6 +178,24 @@ ENTRIES = [
     Entry("NAF dense", model(fl.NAF, layers=1, units=3, dense=True), dims=(1, 3)),
     Entry("TemporalAffine", lambda d, c: fl.Compose(fl.Reshape((4, d), (4, d)), fl.TemporalAffine(
         d, lags=2, hidden=(8,), context_dim=c)), dims=(1, 2, 3), context=True, exempt=IMAGE),
+    Entry("CausalTransformer", lambda d, c: fl.CausalTransformer((3, d), fl.Affine(), hidden=8, depth=1, heads=2,
+                                                                 context_dim=c), dims=(1, 2, 3), context=True,
+          exempt=IMAGE, scale=1.0),
+    Entry("CausalTransformer reversed", lambda d, c: fl.CausalTransformer(
+        (3, d), fl.RationalQuadraticSpline(3, 3.0), hidden=8, depth=1, heads=2, reverse=True, context_dim=c,
+        sampling="sweeps"), dims=(3,), context=True, exempt=IMAGE | {"deep": "the affine one is stacked"}, scale=1.0),
+    Entry("TarFlow", on_images(body(fl.TarFlow, layers=2, depth=1)), dims=(1,), context=True, layers=2, exempt=IMAGE,
+          scale=1.0),
+    Entry("Coupling sigmoid-affine", coupling(fl.SigmoidAffine()), context=True, exempt={
+        "deep": "its scale has no bound; Jet's networks end in a normalisation, and its couplings are stacked"}),
+    Entry("PatchCoupling channel", on_images(lambda s, c: fl.PatchCoupling(s, fl.SigmoidAffine(), hidden=8, depth=1,
+                                                                           context_dim=c)), dims=(1, 3),
+          context=True, exempt=IMAGE, scale=1.0),
+    Entry("PatchCoupling spatial", on_images(lambda s, c: fl.PatchCoupling(
+        s, fl.Affine(), patch=1, split="spatial", swap=True, hidden=8, depth=1, context_dim=c)), dims=(3,),
+          context=True, exempt=IMAGE, scale=1.0),
+    Entry("Jet", on_images(body(fl.Jet, layers=6, depth=1)), dims=(1,), context=True, layers=6, exempt=IMAGE,
+          scale=1.0),
     Entry("ResidualBlock", lambda d, c: fl.ResidualBlock(d, hidden=(16, 16), context_dim=c), context=True),
     Entry("IResNet", model(fl.IResNet, layers=2), dims=(3,), layers=4),
     Entry("ResidualFlow", model(fl.ResidualFlow, layers=2), dims=(2,), context=True, layers=4),

@@ -21,11 +21,12 @@ FLOORS = {
     "Maps of one number, networks": ("elementwise", "nets"),
     "Layers": ("finite", "coupling", "autoregressive", "residual", "gaussianization", "discrete", "images"),
     "Models": ("coupling.nice", "coupling.realnvp", "coupling.nsf", "coupling.glow", "coupling.flowpp",
-               "autoregressive.maf", "autoregressive.iaf", "autoregressive.naf", "autoregressive.bernoulli",
-               "autoregressive.state_space", "residual.iresnet", "residual.mintnet", "gaussianization.copula",
+               "coupling.jet", "autoregressive.tarflow", "autoregressive.maf", "autoregressive.iaf",
+               "autoregressive.naf", "autoregressive.bernoulli", "autoregressive.state_space",
+               "residual.iresnet", "residual.mintnet", "gaussianization.copula",
                "gaussianization.flow", "gaussianization.rbig", "discrete.categorical", "discrete.autoregressive",
                "images.pixels", "vae"),
-    "What a model is worth": ("data", "evaluate"),
+    "What a model is worth": ("data", "evaluate", "inference"),
     "Training, teaching": ("train", "sklearn", "teach", "exercises", "sbi", "__main__"),
 }
 MODELS = "Models"
