@@ -39,6 +39,14 @@ def test_writers_of_one_file_do_not_meet(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="an open file cannot be replaced there")
+def test_who_reads_the_old_file_reads_it_to_its_end(tmp_path):
+    write_atomic(tmp_path / "file", b"old")
+    with (tmp_path / "file").open("rb") as reader:
+        write_atomic(tmp_path / "file", b"new")
+        assert reader.read() == b"old" and (tmp_path / "file").read_bytes() == b"new"
+
+
 def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     write_atomic(tmp_path / "file", b"old")
 

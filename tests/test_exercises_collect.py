@@ -56,6 +56,7 @@ def deep(folder):
 
 HOSTILE = {
     "a link to itself": (self_link, "not a regular file"),
+    "a link to another file": (lambda f: (f / "bad.ipynb").symlink_to(__file__), "not a regular file"),
     "a pipe": (pipe, "not a regular file"),
     "lists in lists": (lambda f: (f / "bad.ipynb").write_text('{"cells": ' + "[" * 10**6), "not a notebook"),
     "text of another kind": (lambda f: (f / "bad.ipynb").write_bytes(b"\xff\x00\x81"), "not a notebook"),

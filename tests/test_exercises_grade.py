@@ -376,8 +376,8 @@ def npz(save=np.savez, **arrays):
 
 def test_only_plain_arrays_are_read():
     assert sandbox.read_arrays(npz(a=np.ones(2)))["a"].tolist() == [1, 1]
-    for raw in (npz(a=np.array([{}], dtype=object)), npz(np.savez_compressed, a=np.ones(2)), b"",
-                npz(a=np.ones(2))[:-9]):
+    for raw in (npz(a=np.array([{}], dtype=object)), npz(a=np.ones(2, dtype=complex)),
+                npz(np.savez_compressed, a=np.ones(2)), b"", npz(a=np.ones(2))[:-9]):
         with pytest.raises((ValueError, zipfile.BadZipFile)):
             sandbox.read_arrays(raw)
 

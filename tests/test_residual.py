@@ -241,6 +241,16 @@ def test_draws_can_be_repeated_and_differ_between_processes():
 # --- the inverse
 
 
+def test_where_newton_leaps_away_the_plain_step_goes_on():
+    """Where 1 + g' is 0.03, Newton's step is 33 times too long: alone it never comes to two of these roots."""
+    def g(x):
+        return 0.97 / 3 * torch.sin(3 * x), (0.97 * torch.cos(3 * x))[..., None]
+
+    for z in torch.linspace(-20, 20, 41, dtype=D):
+        found = solve_contraction(g, z[None], 0.97)
+        assert abs(found.x + g(found.x)[0] - z) < 1e-12
+
+
 @pytest.mark.parametrize("dim", [2, 8, 9, 40])
 def test_inverses_at_097_are_solved_to_rounding_in_float32(dim):
     """Newton up to D = 8, Anderson above; where the plain fixed point would take hundreds of steps."""

@@ -56,6 +56,14 @@ def further_buffer(flow):
     flow.register_buffer("note", torch.ones(1))
 
 
+def half_double(flow):
+    flow.bijection.bijections[0].double()
+
+
+def without_values(flow):
+    flow.to("meta")
+
+
 def order(flow):
     layers = flow.bijection.bijections[0].net.layers
     first = layers._modules.pop("0")
@@ -70,7 +78,9 @@ def tied_weights(flow):
 @pytest.mark.parametrize("change, where", [
     (activation, "bijections.0.net.layers.1 is of type Tanh"), (attribute, "bijections.1.elementwise.bound is 0.5"),
     (layer_without_parameters, "bijections.2"), (layer_with_parameters, "bijections.2"), (weight_norm, "layers.0"),
-    (wider, r"bijections.0.net.layers.0.weight"), (method, "bijections.0.forward"), (further_buffer, "note"),
+    (wider, r"bijections.0.net.layers.0.weight"),
+    (half_double, "this one mixes"), (without_values, "meta device has no weights"),
+    (method, "bijections.0.forward"), (further_buffer, "note"),
     (order, "bijections.0.net.layers are in another order"), (tied_weights, "layers.0.weight"),
 ], ids=lambda v: getattr(v, "__name__", ""))
 def test_a_changed_flow_is_not_saved(tmp_path, change, where):
@@ -82,6 +92,14 @@ def test_a_changed_flow_is_not_saved(tmp_path, change, where):
     with pytest.raises(TypeError, match=where):
         fl.save(flow, tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_buffer_of_another_integer_type_is_not_saved():
+    flow = fl.Flow(fl.StandardNormal(2), fl.Permutation([1, 0]))
+    fl.check_saveable(flow)
+    flow.bijection.order = flow.bijection.order.int()
+    with pytest.raises(TypeError, match="is torch.int32 of shape"):
+        fl.check_saveable(flow)
 
 
 def test_a_changed_flow_is_not_trained_into_a_folder(tmp_path):
