@@ -400,7 +400,6 @@ SECTIONS = {
     "included. Minutes of training are of processor time, one thread.",
     "Digits: samples": "Mean distance of 1,000 samples of a shipped model to their nearest training image "
     "(Euclidean, of 64 pixels from 0 to 16), beside that of the 300 test images. Nearer than they are would be "
-    "copying; farther is what no digit looks like. The models are those of the table above, so that bits and samples are of one training.",
     "copying; farther is what no digit looks like. The models are those of the table above, so that bits and samples "
     "are of one training.",
     "MNIST": "The full set, 28×28 pixels of 256 levels: bits per dimension of 10,000 test images, one draw of uniform "
