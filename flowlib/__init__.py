@@ -1,7 +1,7 @@
 """flowlib: every normalizing flow of the book, small enough to read. A model is `Flow(base, bijection)`."""
 from typing import TYPE_CHECKING
 
-from . import checks, data, inference, numerics, vae
+from . import actor_critic, checks, data, inference, numerics, policies, vae
 from .adapters import FlowTransform, FromDistribution, FromTransform
 from .autoregressive.bernoulli import BernoulliMADE, OrderAgnostic
 from .autoregressive.iaf import IAF, GatedAffine
@@ -52,7 +52,7 @@ from .images.pixels import Pixels
 from .images.reshape import Reshape
 from .images.squeeze import Squeeze, checkerboard
 from .images.variational import VariationalDequantize
-from .maps import AffineMap, Exp, InverseCDF, Linear, Logit, Permutation, Rotation
+from .maps import AffineMap, Exp, InverseCDF, Linear, Logit, Permutation, Rotation, Tanh
 from .nets.lipschitz import spectral_bound
 from .nets.made import MADE
 from .residual.block import ResidualBlock
@@ -82,11 +82,11 @@ __all__ = [
     "MintLayer", "MintNet", "MultiScale", "NAF", "NICE", "NSF", "OrderAgnostic", "PatchCoupling", "Permutation",
     "Pixels", "Planar", "RBIG", "Radial", "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape",
     "ResidualBlock", "ResidualFlow", "ResidualFlowImage", "Reversible", "Rotation", "SequentialVAE", "SetCoupling",
-    "SigmoidAffine", "Squeeze", "StandardLogistic", "StandardNormal", "Sylvester", "TarFlow", "TemporalAffine",
-    "Uniform", "VariationalDequantize", "VariationalEncoding", "bits_per_dim", "check_saveable", "checkerboard",
-    "checks", "data", "estimate_log_det", "importance", "inference", "latents", "load", "numerics",
-    "parallelepiped_volume", "save", "scale_shapes", "spectral_bound", "summary", "targets", "truncation_bound", "vae",
-    "volume_by_counting",
+    "SigmoidAffine", "Squeeze", "StandardLogistic", "StandardNormal", "Sylvester", "Tanh", "TarFlow", "TemporalAffine",
+    "Uniform", "VariationalDequantize", "VariationalEncoding", "actor_critic", "bits_per_dim", "check_saveable",
+    "checkerboard", "checks", "data", "estimate_log_det", "importance", "inference", "latents", "load", "numerics",
+    "parallelepiped_volume", "policies", "save", "scale_shapes", "spectral_bound", "summary", "targets",
+    "truncation_bound", "vae", "volume_by_counting",
 ]
 
 

@@ -111,6 +111,7 @@ EVAL = {"eval": "batch normalisation differs between training and evaluation, by
 OVERFLOWS = {"deep": "a tower of exponentials overflows by its nature"}
 RECOMPUTES = {"vmap": "the transforms of torch.func cannot pass a Reversible, which says so: test_reversible"}
 BOUNDED = {"deep": "its domain is the unit cube, so it cannot follow itself"}
+SATURATES = {"deep": "its codomain is the cube, so it cannot be undone at any z; far out it is in test_policies"}
 JUMPS = {"integral": "a density with jumps, summed up in test_discrete",
          "half": "rounding moves a point across a jump of the density"}
 MANY = (2, 3, 8)
@@ -122,6 +123,7 @@ ENTRIES = [
     Entry("Logit", lambda d, c: fl.Logit(), latents="uniform", exempt=BOUNDED),
     Entry("Logit alpha", lambda d, c: fl.Logit(alpha=0.05), latents="uniform", exempt=BOUNDED | {
         "integral": "x of the uniform base stop at logit(0.05): a density with a jump, see test_maps"}),
+    Entry("Tanh", lambda d, c: fl.Tanh(), spread=0.5, exempt=SATURATES),
     Entry("InverseCDF normal",
           lambda d, c: fl.InverseCDF(torch.distributions.Normal(torch.full((d,), 0.5), torch.ones(d) * 2)),
           latents="uniform", exempt=BOUNDED),
@@ -140,6 +142,8 @@ ENTRIES = [
     Entry("Elementwise affine", lambda d, c: fl.Elementwise(d, fl.Affine(), context_dim=c), context=True),
     Entry("Elementwise spline", lambda d, c: fl.Elementwise(d, fl.RationalQuadraticSpline(box=3.0), context_dim=c),
           context=True, grid=1201),
+    Entry("Elementwise network", lambda d, c: fl.Elementwise(d, fl.Affine(5.0), context_dim=c, hidden=(16,)),
+          dims=(1, 3), context=True),
     Entry("Planar", lambda d, c: fl.Planar(d, context_dim=c), context=True),
     Entry("Radial", lambda d, c: fl.Radial(d, context_dim=c), context=True),
     Entry("Sylvester orthogonal", lambda d, c: fl.Sylvester(d, min(d, 3), "orthogonal", context_dim=c), context=True),
@@ -174,6 +178,9 @@ ENTRIES = [
     Entry("MAF", model(fl.MAF, layers=2), context=True, layers=2),
     Entry("IAF", model(fl.IAF, layers=2, gated=True), context=True, layers=2),
     Entry("NSF autoregressive", model(fl.NSF, layers=2, autoregressive=True), dims=(2, 3), context=True, layers=2),
+    Entry("GaussianPolicy", model(fl.policies.GaussianPolicy), dims=(1, 3), context=True, scale=0.5, exempt=SATURATES),
+    Entry("FlowPolicy", model(fl.policies.FlowPolicy, layers=2), dims=(1, 2, 3), context=True, scale=0.5, spread=0.3,
+          exempt=SATURATES),
     Entry("NAF", model(fl.NAF, layers=2, units=4), dims=(2, 3), context=True, layers=2),
     Entry("NAF dense", model(fl.NAF, layers=1, units=3, dense=True), dims=(1, 3)),
     Entry("TemporalAffine", lambda d, c: fl.Compose(fl.Reshape((4, d), (4, d)), fl.TemporalAffine(

@@ -25,9 +25,9 @@ FLOORS = {
                "autoregressive.naf", "autoregressive.bernoulli", "autoregressive.state_space",
                "residual.iresnet", "residual.mintnet", "gaussianization.copula",
                "gaussianization.flow", "gaussianization.rbig", "discrete.categorical", "discrete.autoregressive",
-               "images.pixels", "vae"),
+               "images.pixels", "vae", "policies"),
     "What a model is worth": ("data", "evaluate", "inference"),
-    "Training, teaching": ("train", "sklearn", "teach", "exercises", "sbi", "__main__"),
+    "Training, teaching": ("train", "actor_critic", "sklearn", "teach", "exercises", "sbi", "__main__"),
 }
 MODELS = "Models"
 WIDTH, ROW, BOX, GAP = 760, 104, 30, 12  # of the drawing, in its own units

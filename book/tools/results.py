@@ -55,6 +55,7 @@ VAE = "python book/results/rows/vae.py {} --seed {{seed}}"
 MADE = "python book/results/rows/binary_made.py --orders {} --steps {} --seed {{seed}}"
 SEQUENCES = "python book/results/rows/sequences.py {} --seed {{seed}}"
 SHUFFLE = "python book/results/rows/categorical.py shuffle-4 {} --steps {} --seed {{seed}}"
+POLICY = "python book/results/rows/policies.py {} --seed {{seed}}"
 SAMPLES = "python book/results/rows/nearest.py digits-{} --seed {{seed}}"
 INFERENCE = "python book/results/rows/inference.py {} --seed {{seed}}"
 NOISE = "python book/results/rows/dequantization.py {} --seed {{seed}}"
@@ -115,6 +116,10 @@ def vae(name, flow, note="", paper=None):
 def shuffle(name, model, steps):
     return Row("Set shuffling, N = 4", name, "bits an element", SHUFFLE.format(model, steps), (0,), True,
                (math.log2(24) / 4, "the optimum"), f"{steps:,} steps")
+
+
+def policy(section, name, case, unit, note=""):
+    return Row(section, name, unit, POLICY.format(case), note=note)
 
 
 def inference(name, case, unit, note="", **options):
@@ -226,6 +231,10 @@ ROWS = {
     "vae-householder": vae("VAE, Householder", "householder", "8 reflections"),
     "vae-liaf": vae("VAE, linear IAF", "liaf"),
     "vae-ccliaf": vae("VAE, convex combination", "ccliaf", "5 linear IAFs"),
+    "goals-gaussian": policy("Two goals", "Squashed Gaussian policy", "goals gaussian", "KL, nats", "2,000 steps"),
+    "goals-flow": policy("Two goals", "Flow policy, 6 spline couplings", "goals flow", "KL, nats", "2,000 steps"),
+    "pendulum-gaussian": policy("Pendulum", "Squashed Gaussian policy", "pendulum gaussian", "return", "15 episodes"),
+    "pendulum-flow": policy("Pendulum", "Flow policy, a spline", "pendulum flow", "return", "15 episodes"),
     **densities("bsds300-small", "BSDS300 patches", ("gaussian", "made", "maf"), (
         ("gaussian", 96.67), ("made", 148.85), ("maf", 155.69), ("maf-mixture", 156.36))),
     **densities("power-small", "POWER subset", ("gaussian", "made", "rbig")),
@@ -382,9 +391,9 @@ All of it was run on the processors that are named, none of it on a GPU unless a
 SECTIONS = {
     "Digits": "The 8×8 digits of scikit-learn with 17 levels: bits per dimension of 300 test images, preprocessing "
     "included. Minutes of training are of processor time, one thread.",
-    "Digits: samples": "Mean distance of 1,000 samples of a shipped model to their nearest training image (Euclidean, of "
-    "64 pixels from 0 to 16), beside that of the 300 test images. Nearer than they are would be copying; farther is what "
-    "no digit looks like. The models are those of the table above, so that bits and samples are of one training.",
+    "Digits: samples": "Mean distance of 1,000 samples of a shipped model to their nearest training image "
+    "(Euclidean, of 64 pixels from 0 to 16), beside that of the 300 test images. Nearer than they are would be copying; farther is "
+    "what no digit looks like. The models are those of the table above, so that bits and samples are of one training.",
     "MNIST": "The full set, 28×28 pixels of 256 levels: bits per dimension of 10,000 test images, one draw of uniform "
     "noise each. Flows of a size for two CPU cores; those of the papers are larger, and were trained for longer. The "
     "first seed's model is in `flowlib/checkpoints/`. Minutes of training are of processor time, too. The rows "
@@ -408,6 +417,12 @@ SECTIONS = {
     "Reverse KL": "Flows fitted to the energies U1 to U4 of Rezende and Mohamed (2015, arXiv:1505.05770), U2 to U4 "
     "between walls at ±4 that make them densities: 4,000 steps of 256 draws, the energy annealed over the first half. "
     "The constant of the target is known, so the divergence is an average over 100,000 draws; 0 is perfect.",
+    "Two goals": "A point in the plane that may walk to either of two goals, in each of 50 states: the divergence of "
+    "a policy to the best one, by quadrature; 0 is perfect. One density on one of the goals loses about ln 2. The "
+    "minutes are by the clock of a busy machine; processor seconds stand in the files.",
+    "Pendulum": "Soft actor-critic on eight pendulums at once, the physics of gymnasium's Pendulum-v1: the mean return "
+    "of 200 new episodes of 200 steps with the actions drawn from the policy; 0 would be perfect. The first "
+    "episode of training has random actions. The minutes are by the clock of a busy machine.",
     "Inference": "Posteriors learned from simulations, and guides of a hierarchical model (`flowlib.inference`), "
     "beside the exact ones. The two-sample test is the share that a classifier gets right, 1/2 where nothing tells the "
     "draws apart. Ranks: the largest distance of a distribution function to the diagonal, for the parameters and for "

@@ -1,5 +1,5 @@
-"""How near samples are to training images: `python book/results/rows/nearest.py digits-tarflow --seed 0` prints the mean
-distance of 1,000 samples of a shipped model to their nearest training image, and before it that of test images."""
+"""How near samples are to training images: `python book/results/rows/nearest.py digits-tarflow --seed 0` prints the
+mean distance of 1,000 samples of a shipped model to their nearest training image, and before it that of test images."""
 import argparse
 from pathlib import Path
 
