@@ -278,6 +278,7 @@ def test_draws_of_two_moons_are_those_of_its_likelihood_on_the_box(x):
     p = problem.log_likelihood(theta, x).softmax(0)
     drawn = problem.sample_posterior(40_000, x, torch.Generator().manual_seed(0))
     assert drawn.shape == (40_000, 2) and problem.prior.support.check(drawn).all()
+    assert problem.log_likelihood(drawn, x).min() > -20  # five deviations of the radius
     for f in (lambda t: t, lambda t: t.square(), lambda t: t.prod(-1, keepdim=True)):
         assert torch.allclose(f(drawn).mean(0), (p[:, None] * f(theta)).sum(0), atol=1.5e-2)
 
