@@ -12,6 +12,7 @@ from .autoregressive.sequential import TemporalAffine
 from .autoregressive.state_space import LinearStateSpace, SequentialVAE
 from .autoregressive.tarflow import CausalTransformer, TarFlow
 from .bases import Base, ConditionalNormal, GaussianMixture, StandardLogistic, StandardNormal, Uniform
+from .continuous import ode
 from .continuous.ffjord import ContinuousFlow
 from .continuous.layer import ContinuousLayer
 from .continuous.matching import FlowMatching
@@ -26,9 +27,11 @@ from .coupling.realnvp import RealNVP, RealNVPImage
 from .coupling.sets import SetCoupling
 from .coupling.vector import Coupling
 from .describe import summary
+from .discrete import molecules
 from .discrete.autoregressive import CategoricalMAF
 from .discrete.categorical import CategoricalFlow
 from .discrete.encodings import CategoricalEncoding, FactorisedEncoding, VariationalEncoding
+from .discrete.graphaf import GraphAF
 from .discrete.graphs import Graphs
 from .distribution import FlowDistribution
 from .elementwise.affine import Additive, Affine, SigmoidAffine
@@ -79,17 +82,17 @@ __all__ = [
     "ContinuousFlow", "ContinuousLayer", "ConvexLinearIAF", "Correlation", "Coupling", "DataRotation", "DeepSigmoid",
     "DenseDeepSigmoid", "Dequantize", "DiagonalScale", "Elementwise", "ElementwiseMap", "Exp", "FactorisedEncoding",
     "Flow", "FlowDistribution", "FlowMatching", "FlowPlusPlus", "FlowTransform", "FromDistribution", "FromTransform",
-    "GatedAffine", "GaussianCopula", "GaussianMixture", "GaussianMixtureCDF", "GaussianizationFlow", "Glow", "Graphs",
-    "Householder", "IAF", "IResNet", "ImageCoupling", "Inverse", "InverseCDF", "InversionError", "InvertibleConv1x1",
-    "Jet", "Linear", "LinearIAF", "LinearStateSpace", "LogisticMixtureCDF", "Logit", "MADE", "MAF",
+    "GatedAffine", "GaussianCopula", "GaussianMixture", "GaussianMixtureCDF", "GaussianizationFlow", "Glow", "GraphAF",
+    "Graphs", "Householder", "IAF", "IResNet", "ImageCoupling", "Inverse", "InverseCDF", "InversionError",
+    "InvertibleConv1x1", "Jet", "Linear", "LinearIAF", "LinearStateSpace", "LogisticMixtureCDF", "Logit", "MADE", "MAF",
     "MarginalGaussianization", "MaskedAutoregressive", "MintLayer", "MintNet", "MultiScale", "NAF", "NICE", "NSF",
     "OrderAgnostic", "PatchCoupling", "Permutation", "Pixels", "Planar", "RBIG", "Radial", "RationalQuadraticSpline",
     "RealNVP", "RealNVPImage", "Reshape", "ResidualBlock", "ResidualFlow", "ResidualFlowImage", "Reversible",
     "Rotation", "SequentialVAE", "SetCoupling", "SigmoidAffine", "Squeeze", "StandardLogistic", "StandardNormal",
     "Sylvester", "Tanh", "TarFlow", "TemporalAffine", "Uniform", "VariationalDequantize", "VariationalEncoding",
     "actor_critic", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "estimate_log_det",
-    "importance", "inference", "latents", "load", "numerics", "parallelepiped_volume", "policies", "save",
-    "scale_shapes", "spectral_bound", "summary", "targets", "truncation_bound", "vae", "volume_by_counting",
+    "importance", "inference", "latents", "load", "molecules", "numerics", "ode", "parallelepiped_volume", "policies",
+    "save", "scale_shapes", "spectral_bound", "summary", "targets", "truncation_bound", "vae", "volume_by_counting",
 ]
 
 

@@ -140,6 +140,13 @@ def test_a_shuffled_set_costs_no_less_than_the_optimum_and_little_more():
     assert optimum < tight <= 1.20 and tight < row["value"] <= 1.24
 
 
+def test_real_molecules_are_valid_and_novelty_is_no_merit():
+    train, val = read("qm9-train"), read("qm9-val")
+    assert train["value"] == val["value"] == 1
+    assert train["printed"]["uniqueness"][0] == pytest.approx(0.96, abs=0.01)  # birthdays among 120,418
+    assert (train["printed"]["novelty"], val["printed"]["novelty"]) == ([0.0], [1.0])
+
+
 def test_each_step_from_a_gaussian_to_a_flow_that_bends_is_worth_more_than_its_error():
     for model, before in (("made", "gaussian"), ("maf", "made"), ("naf", "maf")):
         row = read(f"table-wine-{model}")
