@@ -74,11 +74,12 @@ class FlowMatching(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The squared error of each sample, of shape (B,)."""
-        layer, *others = list(self.flow.bijection) if isinstance(self.flow.bijection, Compose) else [
-            self.flow.bijection]
+        f: Any = self.flow.bijection
+        parts: list[Any] = list(f) if isinstance(f, Compose) else [f]
+        layer, *others = parts
         with torch.no_grad():
-            for f in reversed(others):
-                x = f.inverse(x, context)[0]
+            for part in reversed(others):
+                x = part.inverse(x, context)[0]
             layer.check(x, context, inverse=True)
             noise = self.flow.sample_latent(len(x), None) if context is None else torch.randn_like(x)
             if self.coupling == "optimal":
