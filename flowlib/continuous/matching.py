@@ -84,7 +84,7 @@ class FlowMatching(nn.Module):
             if self.coupling == "optimal":
                 noise = noise[assignment(noise, x)]
             a, b, da, db = PATHS[self.path](t := torch.rand(len(x), 1, dtype=x.dtype, device=x.device))
-        velocity = layer.net(t, a * x + b * noise, context)
+        velocity = layer.net(t, a * x + b * noise, context)  # pyright: ignore[reportCallIssue]
         return (velocity - (da * x + db * noise)).square().sum(-1)
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
