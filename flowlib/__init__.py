@@ -12,6 +12,7 @@ from .autoregressive.sequential import TemporalAffine
 from .autoregressive.state_space import LinearStateSpace, SequentialVAE
 from .autoregressive.tarflow import CausalTransformer, TarFlow
 from .bases import Base, ConditionalNormal, GaussianMixture, StandardLogistic, StandardNormal, Uniform
+from .continuous import ode
 from .continuous.ffjord import ContinuousFlow
 from .continuous.layer import ContinuousLayer
 from .continuous.matching import FlowMatching
@@ -90,8 +91,8 @@ __all__ = [
     "Rotation", "SequentialVAE", "SetCoupling", "SigmoidAffine", "Squeeze", "StandardLogistic", "StandardNormal",
     "Sylvester", "Tanh", "TarFlow", "TemporalAffine", "Uniform", "VariationalDequantize", "VariationalEncoding",
     "actor_critic", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "estimate_log_det",
-    "importance", "inference", "latents", "load", "molecules", "numerics", "parallelepiped_volume", "policies", "save",
-    "scale_shapes", "spectral_bound", "summary", "targets", "truncation_bound", "vae", "volume_by_counting",
+    "importance", "inference", "latents", "load", "molecules", "numerics", "ode", "parallelepiped_volume", "policies",
+    "save", "scale_shapes", "spectral_bound", "summary", "targets", "truncation_bound", "vae", "volume_by_counting",
 ]
 
 

@@ -12,7 +12,7 @@ from ..residual.log_det import Estimate, signs
 from ..residual.solve import solve_contraction
 from .ode import integrate, integrate_adjoint, step
 
-__all__ = ["LOG_DETS", "ContinuousLayer", "VelocityNet", "push"]
+__all__ = ["ContinuousLayer", "VelocityNet"]
 
 SMALL = 8  # dimensions up to which the Jacobian is made whole: for the log-det, and for Newton's method
 LOG_DETS = ("exact", "trace", "hutchinson")

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..core import Compose, Flow
 from .layer import ContinuousLayer
 
-__all__ = ["COUPLINGS", "PATHS", "FlowMatching"]
+__all__ = ["FlowMatching"]
 
 
 def _linear(t):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["METHODS", "integrate", "integrate_adjoint", "step"]
+__all__ = ["integrate", "integrate_adjoint"]
 
 State = tuple[Tensor, ...]
 Field = Callable[[float, State], State]
