@@ -270,14 +270,15 @@ def test_the_likelihood_of_two_moons_is_a_density_and_that_of_its_simulator():
     assert torch.allclose(mean, torch.tensor([0.25 + 0.2 / math.pi - 0.2 / 2**0.5, -0.8 / 2**0.5], dtype=D), atol=1e-3)
 
 
-@pytest.mark.parametrize("x", [(0.0, 0.0), (-0.9, 0.1), (-0.8, 0.4)])
+@pytest.mark.parametrize("x", [(0.34, 0.0), (0.0, 0.0), (-0.9, 0.1), (-0.8, 0.4)])
 def test_draws_of_two_moons_are_those_of_its_likelihood_on_the_box(x):
-    """Also where the box cuts a crescent: moments against quadrature, and all draws inside."""
+    """Also where the box cuts a crescent, or the sum's sign: moments against quadrature, and all draws inside."""
     problem, x = inference.TwoMoons(), torch.tensor(x, dtype=D)
     theta, _ = plane(-1.0, 1.0, 1001)
     p = problem.log_likelihood(theta, x).softmax(0)
     drawn = problem.sample_posterior(40_000, x, torch.Generator().manual_seed(0))
     assert drawn.shape == (40_000, 2) and problem.prior.support.check(drawn).all()
+    assert problem.log_likelihood(drawn, x).min() > -20  # five deviations of the radius
     for f in (lambda t: t, lambda t: t.square(), lambda t: t.prod(-1, keepdim=True)):
         assert torch.allclose(f(drawn).mean(0), (p[:, None] * f(theta)).sum(0), atol=1.5e-2)
 
