@@ -89,6 +89,7 @@ def test_the_log_det_is_a_sum_over_tokens_and_numbers():
     s = 2 * math.tanh(0.25)
     torch.testing.assert_close(x, z * math.exp(s) + 7)
     torch.testing.assert_close(log_det, torch.full((5,), 12 * s, dtype=D))
+    torch.testing.assert_close(f.inverse(x)[1], -log_det)
 
 
 @pytest.mark.parametrize("reverse", [False, True])

@@ -49,7 +49,11 @@ class VelocityNet(nn.Module):
 
 def push(f: Callable[[Tensor], Tensor], x: Tensor, tangents: Tensor) -> tuple[Tensor, Tensor]:
     """f(x), and the products of its Jacobian with K tangents (K, *x.shape), by forward mode."""
-    values, products = torch.func.vmap(lambda v: torch.func.jvp(f, (x,), (v,))[:2])(tangents)
+    def along(v: Tensor) -> tuple[Tensor, Tensor]:
+        value, product = torch.func.jvp(f, (x,), (v,))  # pyright: ignore[reportAssignmentType]
+        return value, product
+
+    values, products = torch.func.vmap(along)(tangents)
     return values[0], products  # the value is the same for all, and computed once
 
 
@@ -191,13 +195,13 @@ class ContinuousLayer(Bijection):
             return v, (probes * products).sum((0, -1))
 
         if not self.adjoint:
-            z, change = integrate(slopes, (x, log_det), 1.0, 0.0, self.steps)
-            return z, change
+            z, log_det = integrate(slopes, (x, log_det), 1.0, 0.0, self.steps)
+            return z, log_det
         reads: list[Tensor] = [p for p in self.net.parameters() if p.requires_grad]
         if context is not None and context.requires_grad:
             reads.append(context)
-        z, change = integrate_adjoint(slopes, (x, log_det), 1.0, 0.0, self.steps, reads)
-        return z, change
+        z, log_det = integrate_adjoint(slopes, (x, log_det), 1.0, 0.0, self.steps, reads)
+        return z, log_det
 
     @torch.no_grad()
     def _search(self, z: Tensor, context: Tensor | None) -> Tensor:

@@ -74,18 +74,18 @@ class FlowMatching(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """The squared error of each sample, of shape (B,)."""
-        f: Any = self.flow.bijection
-        parts: list[Any] = list(f) if isinstance(f, Compose) else [f]
-        layer, *others = parts
+        layer, *others = list(self.flow.bijection) if isinstance(self.flow.bijection, Compose) else [
+            self.flow.bijection]
         with torch.no_grad():
-            for part in reversed(others):
-                x = part.inverse(x, context)[0]
+            for f in reversed(others):
+                x = f.inverse(x, context)[0]
             layer.check(x, context, inverse=True)
-            noise = self.flow.sample_latent(len(x), None) if context is None else torch.randn_like(x)
+            draws = (len(x), None) if context is None else (1, context.expand(len(x), -1))
+            noise = self.flow.sample_latent(*draws).reshape(x.shape)
             if self.coupling == "optimal":
                 noise = noise[assignment(noise, x)]
             a, b, da, db = PATHS[self.path](t := torch.rand(len(x), 1, dtype=x.dtype, device=x.device))
-        velocity = layer.net(t, a * x + b * noise, context)
+        velocity = layer.net(t, a * x + b * noise, context)  # pyright: ignore[reportCallIssue]
         return (velocity - (da * x + db * noise)).square().sum(-1)
 
     def initialize(self, x: Tensor, context: Tensor | None = None) -> None:
