@@ -24,6 +24,7 @@ from .describe import summary
 from .discrete.autoregressive import CategoricalMAF
 from .discrete.categorical import CategoricalFlow
 from .discrete.encodings import CategoricalEncoding, FactorisedEncoding, VariationalEncoding
+from .discrete.graphnvp import GraphNVP
 from .discrete.graphs import Graphs
 from .distribution import FlowDistribution
 from .elementwise.affine import Additive, Affine
@@ -69,21 +70,21 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "BernoulliMADE", "Bijection", "CategoricalCDF",
-    "CategoricalEncoding", "CategoricalFlow", "CategoricalMAF", "Compose", "ConditionalNormal", "ConvexLinearIAF",
-    "Correlation", "Coupling", "DataRotation", "DeepSigmoid", "DenseDeepSigmoid", "Dequantize", "DiagonalScale",
-    "Elementwise", "ElementwiseMap", "Exp", "FactorisedEncoding", "Flow", "FlowDistribution", "FlowPlusPlus",
-    "FlowTransform", "FromDistribution", "FromTransform", "GatedAffine", "GaussianCopula", "GaussianMixture",
-    "GaussianMixtureCDF", "GaussianizationFlow", "Glow", "Graphs", "Householder", "IAF", "IResNet", "ImageCoupling",
-    "Inverse", "InverseCDF", "InversionError", "InvertibleConv1x1", "Linear", "LinearIAF", "LinearStateSpace",
-    "LogisticMixtureCDF", "Logit", "MADE", "MAF", "MarginalGaussianization", "MaskedAutoregressive", "MintLayer",
-    "MintNet", "MultiScale", "NAF", "NICE", "NSF", "OrderAgnostic", "Permutation", "Pixels", "Planar", "RBIG", "Radial",
-    "RationalQuadraticSpline", "RealNVP", "RealNVPImage", "Reshape", "ResidualBlock", "ResidualFlow",
-    "ResidualFlowImage", "Reversible", "Rotation", "SequentialVAE", "SetCoupling", "Squeeze", "StandardLogistic",
-    "StandardNormal", "Sylvester", "TemporalAffine", "Uniform", "VariationalDequantize", "VariationalEncoding",
-    "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "estimate_log_det", "importance", "latents",
-    "load", "numerics", "parallelepiped_volume", "save", "scale_shapes", "spectral_bound", "summary", "targets",
-    "truncation_bound", "vae", "volume_by_counting",
+    "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "BernoulliMADE", "Bijection",
+    "CategoricalCDF", "CategoricalEncoding", "CategoricalFlow", "CategoricalMAF", "Compose", "ConditionalNormal",
+    "ConvexLinearIAF", "Correlation", "Coupling", "DataRotation", "DeepSigmoid", "DenseDeepSigmoid", "Dequantize",
+    "DiagonalScale", "Elementwise", "ElementwiseMap", "Exp", "FactorisedEncoding", "Flow", "FlowDistribution",
+    "FlowPlusPlus", "FlowTransform", "FromDistribution", "FromTransform", "GatedAffine", "GaussianCopula",
+    "GaussianMixture", "GaussianMixtureCDF", "GaussianizationFlow", "Glow", "GraphNVP", "Graphs", "Householder",
+    "IAF", "IResNet", "ImageCoupling", "Inverse", "InverseCDF", "InversionError", "InvertibleConv1x1", "Linear",
+    "LinearIAF", "LinearStateSpace", "LogisticMixtureCDF", "Logit", "MADE", "MAF", "MarginalGaussianization",
+    "MaskedAutoregressive", "MintLayer", "MintNet", "MultiScale", "NAF", "NICE", "NSF", "OrderAgnostic",
+    "Permutation", "Pixels", "Planar", "RBIG", "Radial", "RationalQuadraticSpline", "RealNVP", "RealNVPImage",
+    "Reshape", "ResidualBlock", "ResidualFlow", "ResidualFlowImage", "Reversible", "Rotation", "SequentialVAE",
+    "SetCoupling", "Squeeze", "StandardLogistic", "StandardNormal", "Sylvester", "TemporalAffine", "Uniform",
+    "VariationalDequantize", "VariationalEncoding", "bits_per_dim", "check_saveable", "checkerboard", "checks",
+    "data", "estimate_log_det", "importance", "latents", "load", "numerics", "parallelepiped_volume", "save",
+    "scale_shapes", "spectral_bound", "summary", "targets", "truncation_bound", "vae", "volume_by_counting",
 ]
 
 
