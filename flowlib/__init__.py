@@ -1,7 +1,7 @@
 """flowlib: every normalizing flow of the book, small enough to read. A model is `Flow(base, bijection)`."""
 from typing import TYPE_CHECKING
 
-from . import checks, data, numerics, vae
+from . import actor_critic, checks, data, inference, numerics, policies, vae
 from .adapters import FlowTransform, FromDistribution, FromTransform
 from .autoregressive.bernoulli import BernoulliMADE, OrderAgnostic
 from .autoregressive.iaf import IAF, GatedAffine
@@ -10,24 +10,28 @@ from .autoregressive.maf import MAF
 from .autoregressive.naf import NAF
 from .autoregressive.sequential import TemporalAffine
 from .autoregressive.state_space import LinearStateSpace, SequentialVAE
+from .autoregressive.tarflow import CausalTransformer, TarFlow
 from .bases import Base, ConditionalNormal, GaussianMixture, StandardLogistic, StandardNormal, Uniform
 from .core import Bijection, Compose, Flow, Inverse, InversionError, load, save
 from .coupling.flowpp import FlowPlusPlus
 from .coupling.glow import Glow
 from .coupling.image import ImageCoupling
+from .coupling.jet import Jet, PatchCoupling
 from .coupling.nice import NICE
 from .coupling.nsf import NSF
 from .coupling.realnvp import RealNVP, RealNVPImage
 from .coupling.sets import SetCoupling
 from .coupling.vector import Coupling
 from .describe import summary
+from .discrete import molecules
 from .discrete.autoregressive import CategoricalMAF
 from .discrete.categorical import CategoricalFlow
 from .discrete.encodings import CategoricalEncoding, FactorisedEncoding, VariationalEncoding
+from .discrete.graphaf import GraphAF
 from .discrete.graphnvp import GraphNVP
 from .discrete.graphs import Graphs
 from .distribution import FlowDistribution
-from .elementwise.affine import Additive, Affine
+from .elementwise.affine import Additive, Affine, SigmoidAffine
 from .elementwise.base import Elementwise, ElementwiseMap
 from .elementwise.categorical import CategoricalCDF
 from .elementwise.mixture import GaussianMixtureCDF, LogisticMixtureCDF
@@ -51,7 +55,7 @@ from .images.pixels import Pixels
 from .images.reshape import Reshape
 from .images.squeeze import Squeeze, checkerboard
 from .images.variational import VariationalDequantize
-from .maps import AffineMap, Exp, InverseCDF, Linear, Logit, Permutation, Rotation
+from .maps import AffineMap, Exp, InverseCDF, Linear, Logit, Permutation, Rotation, Tanh
 from .nets.lipschitz import spectral_bound
 from .nets.made import MADE
 from .residual.block import ResidualBlock
@@ -70,20 +74,21 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "BernoulliMADE", "Bijection",
-    "CategoricalCDF", "CategoricalEncoding", "CategoricalFlow", "CategoricalMAF", "Compose", "ConditionalNormal",
+    "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "BernoulliMADE", "Bijection", "CategoricalCDF",
+    "CategoricalEncoding", "CategoricalFlow", "CategoricalMAF", "CausalTransformer", "Compose", "ConditionalNormal",
     "ConvexLinearIAF", "Correlation", "Coupling", "DataRotation", "DeepSigmoid", "DenseDeepSigmoid", "Dequantize",
     "DiagonalScale", "Elementwise", "ElementwiseMap", "Exp", "FactorisedEncoding", "Flow", "FlowDistribution",
     "FlowPlusPlus", "FlowTransform", "FromDistribution", "FromTransform", "GatedAffine", "GaussianCopula",
-    "GaussianMixture", "GaussianMixtureCDF", "GaussianizationFlow", "Glow", "GraphNVP", "Graphs", "Householder",
-    "IAF", "IResNet", "ImageCoupling", "Inverse", "InverseCDF", "InversionError", "InvertibleConv1x1", "Linear",
-    "LinearIAF", "LinearStateSpace", "LogisticMixtureCDF", "Logit", "MADE", "MAF", "MarginalGaussianization",
-    "MaskedAutoregressive", "MintLayer", "MintNet", "MultiScale", "NAF", "NICE", "NSF", "OrderAgnostic",
-    "Permutation", "Pixels", "Planar", "RBIG", "Radial", "RationalQuadraticSpline", "RealNVP", "RealNVPImage",
-    "Reshape", "ResidualBlock", "ResidualFlow", "ResidualFlowImage", "Reversible", "Rotation", "SequentialVAE",
-    "SetCoupling", "Squeeze", "StandardLogistic", "StandardNormal", "Sylvester", "TemporalAffine", "Uniform",
-    "VariationalDequantize", "VariationalEncoding", "bits_per_dim", "check_saveable", "checkerboard", "checks",
-    "data", "estimate_log_det", "importance", "latents", "load", "numerics", "parallelepiped_volume", "save",
+    "GaussianMixture", "GaussianMixtureCDF", "GaussianizationFlow", "Glow", "GraphAF", "GraphNVP", "Graphs",
+    "Householder", "IAF", "IResNet", "ImageCoupling", "Inverse", "InverseCDF", "InversionError", "InvertibleConv1x1",
+    "Jet", "Linear", "LinearIAF", "LinearStateSpace", "LogisticMixtureCDF", "Logit", "MADE", "MAF",
+    "MarginalGaussianization", "MaskedAutoregressive", "MintLayer", "MintNet", "MultiScale", "NAF", "NICE", "NSF",
+    "OrderAgnostic", "PatchCoupling", "Permutation", "Pixels", "Planar", "RBIG", "Radial", "RationalQuadraticSpline",
+    "RealNVP", "RealNVPImage", "Reshape", "ResidualBlock", "ResidualFlow", "ResidualFlowImage", "Reversible",
+    "Rotation", "SequentialVAE", "SetCoupling", "SigmoidAffine", "Squeeze", "StandardLogistic", "StandardNormal",
+    "Sylvester", "Tanh", "TarFlow", "TemporalAffine", "Uniform", "VariationalDequantize", "VariationalEncoding",
+    "actor_critic", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "estimate_log_det",
+    "importance", "inference", "latents", "load", "molecules", "numerics", "parallelepiped_volume", "policies", "save",
     "scale_shapes", "spectral_bound", "summary", "targets", "truncation_bound", "vae", "volume_by_counting",
 ]
 

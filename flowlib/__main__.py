@@ -11,6 +11,7 @@ from .command import Parser, one_line
 from .data import READERS
 from .data.files import at_hand
 from .data.full import SETS
+from .data.graphs import SETS as GRAPHS
 from .data.tables import TABLES
 from .recipes import recipes
 
@@ -32,7 +33,9 @@ def report() -> str:
     """
     models = sorted(name for name, value in vars(flowlib).items()
                     if isinstance(value, type) and issubclass(value, flowlib.Flow) and value is not flowlib.Flow)
-    sources = dict.fromkeys(READERS) | SETS | {name: table.source for name, table in TABLES.items()}  # None: it is here
+    # None: it is here
+    sources = (dict.fromkeys(READERS) | SETS | {name: table.source for name, table in TABLES.items()}
+               | dict.fromkeys(GRAPHS))
     sets = [name if source is None or at_hand(name, source) else f"{name} (not here yet)"
             for name, source in sources.items()]
     return "\n".join([

@@ -219,8 +219,15 @@ class Compose(Bijection):
         self.latent_ndim, self.event_ndim = first.latent_ndim, last.event_ndim
         self.latent_shape = _outer_shape(bijections, "latent_shape")
         self.event_shape = _outer_shape(bijections[::-1], "event_shape")
-        self.domain, self.codomain = first.domain, last.codomain
         self.likelihood = max((b.likelihood for b in bijections), key=LIKELIHOODS.index)
+
+    @property
+    def domain(self) -> constraints.Constraint:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.bijections[0].domain
+
+    @property
+    def codomain(self) -> constraints.Constraint:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.bijections[-1].codomain
 
     def __repr__(self) -> str:
         return call_text(type(self).__name__, tuple(self))
@@ -273,8 +280,15 @@ class Inverse(Bijection):
         self.bijection = bijection
         self.latent_ndim, self.event_ndim = bijection.event_ndim, bijection.latent_ndim
         self.latent_shape, self.event_shape = bijection.event_shape, bijection.latent_shape
-        self.domain, self.codomain = bijection.codomain, bijection.domain
         self.likelihood, self.context_shape = bijection.likelihood, bijection.context_shape
+
+    @property
+    def domain(self) -> constraints.Constraint:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.bijection.codomain
+
+    @property
+    def codomain(self) -> constraints.Constraint:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.bijection.domain
 
     def forward(self, z: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         return self.bijection.inverse(z, context)

@@ -134,6 +134,17 @@ class LinearGaussian:
         eye = torch.eye(weights.shape[1], dtype=weights.dtype)
         self.precision = eye + weights.T @ weights / scale**2
 
+    @property
+    def prior(self) -> torch.distributions.Independent:
+        """p(z)."""
+        zeros = self.weights.new_zeros(self.weights.shape[1])
+        return torch.distributions.Independent(torch.distributions.Normal(zeros, 1.0), 1)
+
+    def simulate(self, z: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """One draw of p(x|z) for each z (..., D), (..., E)."""
+        mean = z @ self.weights.T
+        return mean + self.scale * torch.randn(mean.shape, generator=generator, dtype=z.dtype, device=z.device)
+
     def log_evidence(self, x: Tensor) -> Tensor:
         """ln p(x) in nats, (...)."""
         w = self.weights

@@ -111,6 +111,7 @@ EVAL = {"eval": "batch normalisation differs between training and evaluation, by
 OVERFLOWS = {"deep": "a tower of exponentials overflows by its nature"}
 RECOMPUTES = {"vmap": "the transforms of torch.func cannot pass a Reversible, which says so: test_reversible"}
 BOUNDED = {"deep": "its domain is the unit cube, so it cannot follow itself"}
+SATURATES = {"deep": "its codomain is the cube, so it cannot be undone at any z; far out it is in test_policies"}
 JUMPS = {"integral": "a density with jumps, summed up in test_discrete",
          "half": "rounding moves a point across a jump of the density"}
 MANY = (2, 3, 8)
@@ -122,11 +123,17 @@ ENTRIES = [
     Entry("Logit", lambda d, c: fl.Logit(), latents="uniform", exempt=BOUNDED),
     Entry("Logit alpha", lambda d, c: fl.Logit(alpha=0.05), latents="uniform", exempt=BOUNDED | {
         "integral": "x of the uniform base stop at logit(0.05): a density with a jump, see test_maps"}),
+    Entry("Tanh", lambda d, c: fl.Tanh(), spread=0.5, exempt=SATURATES),
     Entry("InverseCDF normal",
           lambda d, c: fl.InverseCDF(torch.distributions.Normal(torch.full((d,), 0.5), torch.ones(d) * 2)),
           latents="uniform", exempt=BOUNDED),
     Entry("InverseCDF exponential", lambda d, c: fl.InverseCDF(torch.distributions.Exponential(torch.full((d,), 1.5))),
           latents="uniform", exempt=BOUNDED | {"integral": "a density with a jump at 0, see test_maps"}),
+    Entry("Box", lambda d, c: fl.inference.Box(torch.linspace(-2, 0, d), torch.linspace(1, 3, d)),
+          exempt={"deep": "its codomain is a box, so it cannot follow itself"}),
+    Entry("StandardizedContext", lambda d, c: fl.inference.StandardizedContext(
+        autoregressive(fl.Affine())(d, c), torch.full((c,), 0.3), torch.full((c,), 2.0)) if c else fl.AffineMap(2.0),
+        context=True),
     Entry("FromTransform", lambda d, c: fl.FromTransform(torch.distributions.AffineTransform(
         torch.linspace(-1, 1, d), torch.linspace(-2, -0.7, d))), exempt={"save": "it is refused: test_distribution"}),
     Entry("Linear", lambda d, c: fl.Linear(torch.randn(d, d, dtype=torch.float64) + 2 * torch.eye(d))),
@@ -135,6 +142,8 @@ ENTRIES = [
     Entry("Elementwise affine", lambda d, c: fl.Elementwise(d, fl.Affine(), context_dim=c), context=True),
     Entry("Elementwise spline", lambda d, c: fl.Elementwise(d, fl.RationalQuadraticSpline(box=3.0), context_dim=c),
           context=True, grid=1201),
+    Entry("Elementwise network", lambda d, c: fl.Elementwise(d, fl.Affine(5.0), context_dim=c, hidden=(16,)),
+          dims=(1, 3), context=True),
     Entry("Planar", lambda d, c: fl.Planar(d, context_dim=c), context=True),
     Entry("Radial", lambda d, c: fl.Radial(d, context_dim=c), context=True),
     Entry("Sylvester orthogonal", lambda d, c: fl.Sylvester(d, min(d, 3), "orthogonal", context_dim=c), context=True),
@@ -169,10 +178,31 @@ ENTRIES = [
     Entry("MAF", model(fl.MAF, layers=2), context=True, layers=2),
     Entry("IAF", model(fl.IAF, layers=2, gated=True), context=True, layers=2),
     Entry("NSF autoregressive", model(fl.NSF, layers=2, autoregressive=True), dims=(2, 3), context=True, layers=2),
+    Entry("GaussianPolicy", model(fl.policies.GaussianPolicy), dims=(1, 3), context=True, scale=0.5, exempt=SATURATES),
+    Entry("FlowPolicy", model(fl.policies.FlowPolicy, layers=2), dims=(1, 2, 3), context=True, scale=0.5, spread=0.3,
+          exempt=SATURATES),
     Entry("NAF", model(fl.NAF, layers=2, units=4), dims=(2, 3), context=True, layers=2),
     Entry("NAF dense", model(fl.NAF, layers=1, units=3, dense=True), dims=(1, 3)),
     Entry("TemporalAffine", lambda d, c: fl.Compose(fl.Reshape((4, d), (4, d)), fl.TemporalAffine(
         d, lags=2, hidden=(8,), context_dim=c)), dims=(1, 2, 3), context=True, exempt=IMAGE),
+    Entry("CausalTransformer", lambda d, c: fl.CausalTransformer((3, d), fl.Affine(), hidden=8, depth=1, heads=2,
+                                                                 context_dim=c), dims=(1, 2, 3), context=True,
+          exempt=IMAGE, scale=1.0),
+    Entry("CausalTransformer reversed", lambda d, c: fl.CausalTransformer(
+        (3, d), fl.RationalQuadraticSpline(3, 3.0), hidden=8, depth=1, heads=2, reverse=True, context_dim=c,
+        sampling="sweeps"), dims=(3,), context=True, exempt=IMAGE | {"deep": "the affine one is stacked"}, scale=1.0),
+    Entry("TarFlow", on_images(body(fl.TarFlow, layers=2, depth=1)), dims=(1,), context=True, layers=2, exempt=IMAGE,
+          scale=1.0),
+    Entry("Coupling sigmoid-affine", coupling(fl.SigmoidAffine()), context=True, exempt={
+        "deep": "its scale has no bound; Jet's networks end in a normalisation, and its couplings are stacked"}),
+    Entry("PatchCoupling channel", on_images(lambda s, c: fl.PatchCoupling(s, fl.SigmoidAffine(), hidden=8, depth=1,
+                                                                           context_dim=c)), dims=(1, 3),
+          context=True, exempt=IMAGE, scale=1.0),
+    Entry("PatchCoupling spatial", on_images(lambda s, c: fl.PatchCoupling(
+        s, fl.Affine(), patch=1, split="spatial", swap=True, hidden=8, depth=1, context_dim=c)), dims=(3,),
+          context=True, exempt=IMAGE, scale=1.0),
+    Entry("Jet", on_images(body(fl.Jet, layers=6, depth=1)), dims=(1,), context=True, layers=6, exempt=IMAGE,
+          scale=1.0),
     Entry("ResidualBlock", lambda d, c: fl.ResidualBlock(d, hidden=(16, 16), context_dim=c), context=True),
     Entry("IResNet", model(fl.IResNet, layers=2), dims=(3,), layers=4),
     Entry("ResidualFlow", model(fl.ResidualFlow, layers=2), dims=(2,), context=True, layers=4),

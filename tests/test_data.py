@@ -58,8 +58,9 @@ def test_small_sets_are_what_their_index_says(name):
 
 def test_every_shipped_file_has_a_source_a_licence_and_a_paper():
     index = json.loads((small.FOLDER / "index.json").read_text())
-    assert {path.stem for path in small.FOLDER.glob("*.npz")} == set(index) == {*make_small.SMALL, *make_small.TABLES}
-    for name, about in (make_small.SMALL | make_small.TABLES).items():
+    assert {path.stem for path in small.FOLDER.glob("*.npz")} == set(index) == {
+        *make_small.SMALL, *make_small.TABLES, *make_small.MOLECULES}
+    for name, about in (make_small.SMALL | make_small.TABLES | make_small.MOLECULES).items():
         assert all(about[key] for key in ("source", "licence", "cite")) and index[name].items() >= about.items()
 
 

@@ -1,5 +1,7 @@
 """torch.func, forward mode and torch.compile over the vector layers: what holds row by row holds under a transform."""
 import inspect
+import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -102,6 +104,12 @@ def small(cls):
     images = "shape" in names
     options = SMALL | {"categories": 3, "hidden": 4 if images or cls is fl.CategoricalFlow else (4,)}
     return cls((1, 4, 4) if images else 3, **{key: value for key, value in options.items() if key in names})
+
+
+def test_the_page_names_what_stays_out_of_the_graph():
+    page = (Path(__file__).parents[1] / "book" / "use_with.md").read_text()
+    said = page[page.index("sampling from"):page.index("These search a root")]
+    assert set(re.findall(r"`(\w+)`", said)) == SEARCHES | {"Planar", "Sylvester"}
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -23,7 +23,7 @@ def test_log_det_is_autograds_on_four_nodes():
     there = torch.ones(1, 6, dtype=torch.bool)
     for run, v in ((lambda v: flow._edge_flow(v, there, True), y),
                    (lambda v: flow._node_flow(v, graphs.edges, graphs.mask, True), x)):
-        jacobian = torch.autograd.functional.jacobian(lambda v: run(v)[0], v).reshape(v.numel(), v.numel())
+        jacobian = torch.autograd.functional.jacobian(lambda y, run=run: run(y)[0], v).reshape(v.numel(), v.numel())
         truth = torch.linalg.slogdet(jacobian)[1]
         assert truth.abs() > 0.01
         torch.testing.assert_close(run(v)[1][0], truth)
@@ -103,3 +103,11 @@ def test_refuses():
         flow.log_prob(Graphs(torch.tensor([[2]]), torch.zeros(1, 1, 1, dtype=torch.int64)))
     with pytest.raises(ValueError, match="1 to 3 nodes"):
         flow.decode(torch.zeros(1, 12), torch.tensor([4]))
+    with pytest.raises(ValueError, match="at least one graph"):
+        flow.initialize(flow.sample(0))
+
+
+def test_on_the_meta_device():
+    flow = GraphNVP(3, 2, 1, hidden=8).to("meta")
+    graphs = flow.sample(4)
+    assert graphs.nodes.is_meta and flow.log_prob(graphs).shape == (4,)

@@ -245,9 +245,10 @@ def test_one_image_at_a_time_and_second_derivatives(net, side):
     lambda: fl.Glow((3, 8, 8), scales=2, steps=1, hidden=4),
     lambda: fl.RealNVPImage((3, 8, 8), scales=2, steps=1, hidden=4),
     lambda: fl.FlowPlusPlus((3, 8, 8), scales=2, steps=1, hidden=4),
+    lambda: fl.TarFlow((3, 8, 8), layers=2, hidden=4), lambda: fl.Jet((3, 8, 8), layers=3, hidden=4),
     lambda: fl.Pixels(fl.NICE(64, alternate=True), (1, 8, 8)),
     lambda: fl.BatchNorm((2, 4, 4)), lambda: fl.Squeeze((1, 4, 4)),
-], ids=["Glow", "RealNVPImage", "FlowPlusPlus", "NICE", "BatchNorm", "Squeeze"])
+], ids=["Glow", "RealNVPImage", "FlowPlusPlus", "TarFlow", "Jet", "NICE", "BatchNorm", "Squeeze"])
 def test_the_meta_device_holds_a_model_that_takes_no_memory(make):
     with torch.device("meta"):
         model = make()
@@ -399,7 +400,9 @@ def test_glow_that_saves_memory_learns_alike():
     lambda: fl.RealNVPImage((3, 8, 8), levels=32, scales=2, steps=2, hidden=8, context_dim=10),
     lambda: fl.RealNVPImage((3, 8, 8), levels=32, scales=1, steps=1, hidden=8, context_dim=10, norm="batch"),
     lambda: fl.FlowPlusPlus((3, 8, 8), levels=32, scales=1, steps=2, hidden=8, components=3, context_dim=10),
-], ids=["Glow", "RealNVPImage", "RealNVPImage batch norm", "FlowPlusPlus"])
+    lambda: fl.TarFlow((3, 8, 8), levels=32, layers=2, hidden=8, context_dim=10),
+    lambda: fl.Jet((3, 8, 8), levels=32, layers=3, hidden=8, context_dim=10),
+], ids=["Glow", "RealNVPImage", "RealNVPImage batch norm", "FlowPlusPlus", "TarFlow", "Jet"])
 def test_image_models_end_to_end(make, tmp_path):
     flow = make()
     x = torch.randint(32, (20, 3, 8, 8)).to(torch.uint8)

@@ -110,7 +110,9 @@ def test_logit_preprocessing_of_uniform_pixels():
     lambda **options: fl.RealNVPImage((1, 8, 8), levels=17, scales=2, steps=1, hidden=4, **options),
     lambda **options: fl.FlowPlusPlus((1, 8, 8), levels=17, scales=2,
                                       steps=1, hidden=4, components=2, variational=False, **options),
-], ids=["Pixels", "Glow", "RealNVPImage", "FlowPlusPlus"])
+    lambda **options: fl.TarFlow((1, 8, 8), levels=17, layers=2, hidden=4, **options),
+    lambda **options: fl.Jet((1, 8, 8), levels=17, layers=3, hidden=4, **options),
+], ids=["Pixels", "Glow", "RealNVPImage", "FlowPlusPlus", "TarFlow", "Jet"])
 def test_preprocessing_is_the_same_map_in_every_model_and_is_saved(make, tmp_path):
     x = torch.randint(17, (5, 1, 8, 8)).to(torch.uint8)
 

@@ -21,12 +21,13 @@ FLOORS = {
     "Maps of one number, networks": ("elementwise", "nets"),
     "Layers": ("finite", "coupling", "autoregressive", "residual", "gaussianization", "discrete", "images"),
     "Models": ("coupling.nice", "coupling.realnvp", "coupling.nsf", "coupling.glow", "coupling.flowpp",
-               "autoregressive.maf", "autoregressive.iaf", "autoregressive.naf", "autoregressive.bernoulli",
-               "autoregressive.state_space", "residual.iresnet", "residual.mintnet", "gaussianization.copula",
+               "coupling.jet", "autoregressive.tarflow", "autoregressive.maf", "autoregressive.iaf",
+               "autoregressive.naf", "autoregressive.bernoulli", "autoregressive.state_space",
+               "residual.iresnet", "residual.mintnet", "gaussianization.copula",
                "gaussianization.flow", "gaussianization.rbig", "discrete.categorical", "discrete.autoregressive",
-               "images.pixels", "vae"),
-    "What a model is worth": ("data", "evaluate"),
-    "Training, teaching": ("train", "sklearn", "teach", "exercises", "sbi", "__main__"),
+               "images.pixels", "vae", "policies"),
+    "What a model is worth": ("data", "evaluate", "inference"),
+    "Training, teaching": ("train", "actor_critic", "sklearn", "teach", "exercises", "sbi", "__main__"),
 }
 MODELS = "Models"
 WIDTH, ROW, BOX, GAP = 760, 104, 30, 12  # of the drawing, in its own units

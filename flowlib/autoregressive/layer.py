@@ -7,7 +7,7 @@ faster ways to the same numbers.
 """
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from ..elementwise.base import ElementwiseMap, check_map, readable
 from ..nets.made import MADE
 from .units import by_units
 
-__all__ = ["MaskedAutoregressive", "turned"]
+__all__ = ["MaskedAutoregressive", "by_sweeps", "turned"]
 
 WAYS = ("units", "sweeps", "passes")
 
@@ -86,23 +86,26 @@ class MaskedAutoregressive(Bijection):
             batch = torch.broadcast_shapes(z.shape[:-1], context.shape[:-1])
             z, context = z.expand(*batch, -1), context.expand(*batch, -1)
         if self.sampling != "units":
-            return self._sweeps(z, context)
+            x, log_slope = by_sweeps(lambda x: self.elementwise.forward(z, self._params(x, context)), z, z.shape[-1],
+                                     stops=self.sampling == "sweeps")
+            return x, log_slope.sum(-1)
         rows = z.reshape(-1, z.shape[-1])
         x, log_slope = by_units(self.net, self.elementwise, rows,
                                 None if context is None else context.reshape(len(rows), -1))
         return x.reshape(z.shape), log_slope.reshape(z.shape).sum(-1)
 
-    def _sweeps(self, z, context):
-        """The fixed point of x = g(z; theta(x)) by passes of the whole network; D of them are exact whatever the start,
-        in value and in gradient."""
-        x, log_slope = z, torch.zeros_like(z)
-        stops = self.sampling == "sweeps" and not torch.is_grad_enabled()
-        for _ in range(z.shape[-1]):
-            last = x
-            x, log_slope = self.elementwise.forward(z, self._params(x, context))
-            if stops and settled(x, last):
-                break
-        return x, log_slope.sum(-1)
+
+def by_sweeps(step: Callable[[Tensor], tuple[Tensor, Tensor]], z: Tensor, count: int, stops: bool = True
+              ) -> tuple[Tensor, Tensor]:
+    """The fixed point of x = g(z; theta(x)), and the log-slopes there, by passes `step(x)` of the whole network.
+    `count` of them are exact whatever the start, in value and in gradient; without a gradient it may stop before."""
+    x, log_slope = z, torch.zeros_like(z)
+    for _ in range(count):
+        last = x
+        x, log_slope = step(x)
+        if stops and not torch.is_grad_enabled() and settled(x, last):
+            break
+    return x, log_slope
 
 
 def settled(x: Tensor, last: Tensor) -> bool:

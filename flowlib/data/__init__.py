@@ -1,5 +1,5 @@
 """Real data sets: `load(name, split)` gives images as the bytes that they are, with labels and the number of levels;
-tables as real numbers.
+tables as real numbers, molecules as graphs.
 
 | name | what | train / val / test | where it comes from |
 |---|---|---|---|
@@ -11,6 +11,8 @@ tables as real numbers.
 | the path of a folder | 3 x size x size | 8 : 1 : 1 | every picture below it |
 | `power-small`, `higgs-small`, `wine` | D = 6, 24, 11 | 8 : 1 : 1 | inside this package |
 | `protein`, `parkinsons`, `keggundirected` | D = 9, 13, 18 | 8 : 1 : 1 | `$FLOWLIB_DATA`, the cache, or the network |
+| `qm9` | molecules of at most 9 atoms | 120,418 / 6,690 / 6,690 | inside this package |
+| `zinc-small` | molecules of at most 38 atoms | 3,742 / 208 / 208 | inside this package |
 | `bsds300-small` | D = 63 | 99,900 / 10,000 / 25,000 | `$FLOWLIB_DATA` or the cache: not to be distributed |
 
 `train` and `val` never share an image: `val` is the end of the published training set, `test` the published test set
@@ -19,12 +21,12 @@ each class of that split of the full set, so the small sets are class-balanced a
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
-from . import digits, folder, full, small, tables
+from . import digits, folder, full, graphs, small, tables
 from .files import DataError
 
 __all__ = ["Data", "DataError", "load"]
@@ -37,12 +39,12 @@ class Data(NamedTuple):
     """One split of a data set; unpacks as `x, y, levels`.
 
     Attributes:
-        x: Images, uint8 (N, C, H, W) with values 0..levels-1; of tables, float32 (N, D).
+        x: Images, uint8 (N, C, H, W) with values 0..levels-1; of tables, float32 (N, D); of molecules, Graphs.
         y: Labels, int64 (N,), or None.
-        levels: Number of values that a pixel can take, or None for tables.
+        levels: Number of values that a pixel can take, or None for tables and graphs.
     """
 
-    x: torch.Tensor
+    x: Any
     y: torch.Tensor | None
     levels: int | None
 
@@ -57,7 +59,8 @@ def load(name: str, split: str = "train", *, levels: int | None = None, size: in
     Args:
         name: `digits`, `mnist-small`, `fashion-mnist-small`, `cifar10-small`, `mnist`, `fashion-mnist`, `cifar10`, one
             of the tables `power-small`, `higgs-small`, `wine`, `protein`, `parkinsons`, `keggundirected`,
-            `bsds300-small` (how they are prepared: `flowlib.data.tables`), or the path of a folder of AVIF, BMP, GIF,
+            `bsds300-small` (how they are prepared: `flowlib.data.tables`), of the molecules `qm9`, `zinc-small` (as
+            graphs: `flowlib.discrete.molecules`), or the path of a folder of AVIF, BMP, GIF,
             JPEG, JPEG 2000, PNG, PPM, TIFF or WebP images, of whatever depth in 8-bit colours, over white where they
             are transparent. Other files are named in a warning and skipped.
         split: `train`, `val` or `test`; disjoint.
@@ -66,11 +69,11 @@ def load(name: str, split: str = "train", *, levels: int | None = None, size: in
 
     Returns:
         The images, their labels and the number of levels; or the rows of a table, float32 (N, D), and None for the
-        levels.
+        levels; or [Graphs](#flowlib.Graphs) and twice None.
 
     Raises:
         ValueError: For an unknown name or split, the message lists the known ones; for more levels than there are,
-            levels of a table, or a size where there is no folder.
+            levels of a table or of graphs, or a size where there is no folder.
         DataError: For a corrupt file (named, with what is wrong), where there is neither file nor network, and for a
             folder without images.
         ImportError: Where a set needs a package that is not installed; the message says which.
@@ -82,17 +85,21 @@ def load(name: str, split: str = "train", *, levels: int | None = None, size: in
     """
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; known: {', '.join(SPLITS)}")
-    if size is not None and (name in READERS or name in tables.TABLES):
+    if size is not None and (name in READERS or name in tables.TABLES or name in graphs.SETS):
         raise ValueError(f"the data of {name!r} have their size; only the images of a folder are resized")
     if name in READERS:
         x, y, own = READERS[name](name, split)
+    elif name in graphs.SETS:
+        if levels is not None:
+            raise ValueError(f"{name!r} holds graphs, which have no levels")
+        return Data(graphs.read(name, split), None, None)
     elif name in tables.TABLES:
         x, y, own = tables.read(name, split)
     elif name and Path(name).is_dir():  # the path "" would be the current folder
         x, y, own = folder.read(Path(name), split, 32 if size is None else size)
     else:
         raise ValueError(f"unknown data set {name!r}, and no folder of that name; known: "
-                         f"{', '.join([*READERS, *tables.TABLES])}")
+                         f"{', '.join([*READERS, *tables.TABLES, *graphs.SETS])}")
     # np.array copies: the readers return views into larger, read-only buffers
     x = torch.from_numpy(np.array(x, order="C"))
     y = None if y is None else torch.from_numpy(np.array(y, np.int64))

@@ -1,8 +1,9 @@
 """Makes the small sets of the package: `python -m flowlib.data.make_small [FOLDER]`.
 
 Each split of a small set of images holds the first n of each class of the same split of the full set, in file order. A
-table is stored column by column, as integers where it was published with few decimal places. Every run gives the same
-bytes (with one and the same zlib): no time, no user and no random choice enters them.
+table is stored column by column, as integers where it was published with few decimal places. Molecules are graphs, made
+by RDKit, whose version decides in which order their atoms stand. Every run gives the same bytes (with one and the same
+zlib and RDKit): no time, no user and no random choice enters them.
 """
 
 import io
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from . import full, small, tables
+from ..discrete import molecules
+from . import full, graphs, small, tables
 from .files import File, Source, fetch
 
 SMALL = {  # images per class (of 10), where the images come from, under what terms, whom to cite
@@ -67,6 +69,40 @@ TABLES = {  # where a table comes from, under what terms, whom to cite
                 "physicochemical properties",
     },
 }
+
+SMILES = {  # in $FLOWLIB_DATA/<name>/, one a line
+    "qm9": Source({"qm9.smi": File(
+        2_171_288, "85db08ee5443386d3e5a9830edeb2111ebbf1ccf3328094b04cbd02cd8fc6701")}, ()),
+    "zinc-small": Source({"zinc250k.smi": File(
+        11_302_921, "df0aa677c770f15c9943684d6600cba8e7076c67be6a090c12f24da3aaa55b70")}, ()),
+}
+MOLECULES = {  # every how manieth line, where the molecules come from, under what terms, whom to cite
+    "qm9": {
+        "every": 1,
+        "source": "QM9, Figshare collection 978904: its 133,885 SMILES, by way of "
+                  "aspuru-guzik-group/selfies",
+        "licence": "CC0; Raghunathan Ramakrishnan, Pavlo Dral, Matthias Rupp, O. Anatole von Lilienfeld",
+        "cite": "Ramakrishnan, Dral, Rupp, von Lilienfeld (2014), Quantum chemistry structures and properties of 134 "
+                "kilo molecules, doi:10.1038/sdata.2014.22",
+    },
+    "zinc-small": {
+        "every": 60,
+        "source": "ZINC, https://zinc.docking.org: one in 60 of the 249,455 molecules of ZINC250k, by way of "
+                  "insilicomedicine/DD-VAE",
+        "licence": "free to use, says ZINC; please cite the paper",
+        "cite": "Irwin, Sterling, Mysinger, Bolstad, Coleman (2012), ZINC: a free tool to discover chemistry for "
+                "biology, doi:10.1021/ci3001277",
+    },
+}
+
+
+def molecules_of(name: str) -> dict[str, np.ndarray]:
+    """Packed graphs of the distinct molecules among the lines that are kept, each where it comes first."""
+    content, = fetch(name, SMILES[name], list(SMILES[name].files))
+    read = molecules.read(content.decode().split()[::MOLECULES[name]["every"]])
+    packed = graphs.pack(read)
+    _, first = np.unique(np.concatenate(list(packed.values()), 1), axis=0, return_index=True)
+    return {key: array[np.sort(first)] for key, array in packed.items()}
 
 
 def table(name: str) -> dict[str, np.ndarray]:
@@ -121,8 +157,9 @@ def npz(arrays: dict[str, np.ndarray]) -> bytes:
 def main(folder: Path = small.FOLDER) -> None:
     """Write every .npz and index.json into `folder`."""
     index = {}
-    for name, about in (SMALL | TABLES).items():
-        content = npz(cut(name) if name in SMALL else table(name))
+    for name, about in (SMALL | TABLES | MOLECULES).items():
+        make = cut if name in SMALL else table if name in TABLES else molecules_of
+        content = npz(make(name))
         (folder / f"{name}.npz").write_bytes(content)
         index[name] = {"sha256": sha256(content).hexdigest(), "bytes": len(content)} | about
         print(f"{name}.npz: {len(content):,} bytes")

@@ -19,7 +19,7 @@ __all__ = ["GraphNVP"]
 
 
 class GraphNVP(nn.Module, metaclass=Recorded):
-    r"""Graphs of n <= N nodes at once (Madhawa et al. 2019, arXiv:1905.11600, sections 3.2 and 3.3): the size, affine
+    r"""Graphs of n <= N nodes at once (Madhawa et al. 2019, arXiv:1905.11600): the size, affine
     couplings of the edges, affine couplings of the nodes given the edges. One-hot vectors have noise, y = e_k + 0.9u:
 
     $$\ln P(G) \ge \ln P(n) + E_u\Big[\ln p(z) + \sum_l \ln |\det J_l| + D \ln 0.9\Big]$$
@@ -49,6 +49,9 @@ class GraphNVP(nn.Module, metaclass=Recorded):
 
     likelihood = "bound"
     noise = 0.9
+    pairs: Tensor
+    touching: Tensor
+    size_probs: Tensor
 
     def __init__(self, max_nodes: int, node_types: int, edge_types: int, *, hidden: int = 64, rounds: int = 1):
         super().__init__()
@@ -59,6 +62,8 @@ class GraphNVP(nn.Module, metaclass=Recorded):
         self.max_nodes, self.node_types, self.edge_types = n, k, edge_types
         i, j = torch.tril_indices(n, n, -1)
         self.register_buffer("pairs", torch.stack([i, j]), persistent=False)
+        touching = torch.stack([((i == node) | (j == node)).nonzero()[:, 0] for node in range(n)])
+        self.register_buffer("touching", touching, persistent=False)  # the n - 1 pairs of each node
         self.register_buffer("size_probs", torch.full((n,), 1 / n))
         self.edge_nets = nn.ModuleList(MLP(len(i) * r, (n - 1) * r * 2, (hidden, hidden)) for _ in range(rounds * n))
         self.node_nets = nn.ModuleList(GraphNet(k + 1, k * 2, edge_types, hidden) for _ in range(rounds * n))
@@ -68,7 +73,10 @@ class GraphNVP(nn.Module, metaclass=Recorded):
 
     @torch.no_grad()
     def initialize(self, graphs: Graphs) -> None:
-        """Take P(n) from the sizes of these graphs; before, all sizes 1..N are equally likely."""
+        """Take P(n) from the sizes of these graphs; before, all sizes 1..N are equally likely.
+        ValueError for no graphs; else errors as for `log_prob`."""
+        if not len(graphs):
+            raise ValueError("sizes are counted on at least one graph")
         counts = self._fit(graphs).sizes.bincount(minlength=self.max_nodes + 1)[1:]
         self.size_probs.copy_(counts / counts.sum())
 
@@ -90,13 +98,12 @@ class GraphNVP(nn.Module, metaclass=Recorded):
         log_det, order = y.new_zeros(len(y)), range(len(self.edge_nets))
         y = y.masked_fill(~there[..., None], 0.0)
         for step in order if inverse else reversed(order):
-            own = (self.pairs == step % self.max_nodes).any(0)
-            others = y.masked_fill(own[:, None], 0.0)
+            own = self.touching[step % self.max_nodes]
+            others = y.index_fill(1, own, 0.0)
             params = self.edge_nets[step](others.flatten(1)).view(len(y), self.max_nodes - 1, y.shape[-1], 2)
             new, log_slope = (Affine().inverse if inverse else Affine().forward)(y[:, own], params)
             used = there[:, own, None]
-            y = y.clone()
-            y[:, own] = torch.where(used, new, 0.0)
+            y = y.index_copy(1, own, torch.where(used, new, 0.0))
             log_det = log_det + torch.where(used, log_slope, 0.0).sum((1, 2))
         return y, log_det
 

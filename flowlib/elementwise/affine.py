@@ -1,12 +1,15 @@
-"""Shifts and affine maps of one number: the maps of NICE and RealNVP."""
+"""Shifts and affine maps of one number: the maps of NICE, RealNVP and Jet."""
 from __future__ import annotations
 
+import math
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .base import ElementwiseMap
 
-__all__ = ["Additive", "Affine"]
+__all__ = ["Additive", "Affine", "SigmoidAffine"]
 
 
 class Additive(ElementwiseMap):
@@ -67,3 +70,28 @@ class Affine(ElementwiseMap):
         raw, shift = params.unbind(-1)
         log_scale = -self.bound * torch.tanh(raw / self.bound)
         return (x - shift) * log_scale.exp(), log_scale
+
+
+class SigmoidAffine(ElementwiseMap):
+    r"""$z = (x + b) \cdot 2\sigma(s)$ to the latent: the map of Jet (Kolesnikov et al. 2024, arXiv:2412.15129).
+    The factor lies in (0, 2), so that no layer stretches data by more than 2 on the way to the latent; from the
+    latent it is divided by. The log-derivative there is $-\ln 2\sigma(s)$.
+
+    Example:
+        >>> SigmoidAffine().inverse(torch.tensor([1.0]), torch.tensor([[0.0, 2.0]]))  # s = 0: the factor is 1
+        (tensor([3.]), tensor([0.]))
+    """
+
+    n_params = 2
+
+    def forward(self, z: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        """x and $-\\ln 2\\sigma(s)$, elementwise; params hold s, then b."""
+        raw, shift = params.unbind(-1)
+        log_scale = -math.log(2) - F.logsigmoid(raw)
+        return z * log_scale.exp() - shift, log_scale
+
+    def inverse(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
+        """z and $\\ln 2\\sigma(s)$, elementwise."""
+        raw, shift = params.unbind(-1)
+        log_scale = math.log(2) + F.logsigmoid(raw)
+        return (x + shift) * log_scale.exp(), log_scale

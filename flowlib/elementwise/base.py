@@ -2,11 +2,15 @@
 container."""
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from ..core import Bijection
 from ..describe import call_text, recorded
+from ..nets.mlp import MLP
 from ..saving import Recorded
 
 __all__ = ["Elementwise", "ElementwiseMap"]
@@ -80,8 +84,8 @@ def check_map(elementwise: object, who: str) -> None:
 
 class Elementwise(Bijection):
     r"""An elementwise map on every coordinate of a vector, with parameters of its own, or read from a context by one
-    linear map. $\log|\det| = \sum_i \ln f_i'(z_i)$. It moves each axis by itself: dependence must come from other
-    layers.
+    linear map or a network. $\log|\det| = \sum_i \ln f_i'(z_i)$. It moves each axis by itself: dependence must come
+    from other layers.
 
     Cost: that of the map, both ways.
 
@@ -89,6 +93,7 @@ class Elementwise(Bijection):
         dim: D.
         elementwise: The map, such as `RationalQuadraticSpline()`.
         context_dim: Width of a context, or None.
+        hidden: Widths of the hidden layers of a network that reads the context; none for the linear map.
 
     Raises:
         ValueError: No dimension, or what is no elementwise map.
@@ -99,7 +104,10 @@ class Elementwise(Bijection):
         tensor(0., grad_fn=<SumBackward1>)
     """
 
-    def __init__(self, dim: int, elementwise: ElementwiseMap, *, context_dim: int | None = None):
+    shift: Any  # where there is a context: the linear map or the network
+
+    def __init__(self, dim: int, elementwise: ElementwiseMap, *, context_dim: int | None = None,
+                 hidden: Sequence[int] = ()):
         super().__init__()
         check_map(elementwise, "Elementwise")
         if dim < 1:
@@ -107,7 +115,9 @@ class Elementwise(Bijection):
         self.event_shape = self.latent_shape = (dim,)
         self.elementwise, self.context_dim = elementwise, context_dim
         self.params = nn.Parameter(torch.zeros(dim, elementwise.n_params))
-        if context_dim is not None:
+        if context_dim is not None and hidden:
+            self.shift = MLP(context_dim, dim * elementwise.n_params, hidden)
+        elif context_dim is not None:
             self.shift = nn.Linear(context_dim, dim * elementwise.n_params, bias=False)
             nn.init.zeros_(self.shift.weight)
 

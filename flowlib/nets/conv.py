@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .transformer import attend
+
 __all__ = ["NETS", "ConvNet", "GatedAttentionNet", "ResidualNet", "at_pixels"]
 
 
@@ -109,11 +111,7 @@ class _Attention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         n, c, h, w = x.shape
         q, k, v = self.qkv(x + self.place).reshape(n, 3, self.heads, c // self.heads, h * w).transpose(-1, -2).unbind(1)
-        if h * w <= 64:  # as fast as the fused kernel, and differentiable as often as one likes
-            y = (q * q.shape[-1] ** -0.5 @ k.mT).softmax(-1) @ v
-        else:
-            y = F.scaled_dot_product_attention(q, k, v)
-        y = y.mT.reshape(n, c, h, w)
+        y = attend(q, k, v).mT.reshape(n, c, h, w)
         a, b = self.gate(y).chunk(2, 1)
         return self.norm(x + a * torch.sigmoid(b))
 
