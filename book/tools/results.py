@@ -402,8 +402,6 @@ SECTIONS = {
     "(Euclidean, of 64 pixels from 0 to 16), beside that of the 300 test images. Nearer than they are would be "
     "copying; farther is what no digit looks like. The models are those of the table above, so that bits and samples "
     "are of one training.",
-    "copying; farther is what no digit looks like. The models are those of the table above, so that bits and samples "
-    "are of one training.",
     "MNIST": "The full set, 28×28 pixels of 256 levels: bits per dimension of 10,000 test images, one draw of uniform "
     "noise each. Flows of a size for two CPU cores; those of the papers are larger, and were trained for longer. The "
     "first seed's model is in `flowlib/checkpoints/`. Minutes of training are of processor time, too. The rows "
