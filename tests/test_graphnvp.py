@@ -52,7 +52,7 @@ def test_padding_does_not_change_the_density():
 
 def test_the_density_times_the_volume_is_the_mass_of_the_noises_cube():
     flow = perturbed(2, 1, 1)
-    n = 200000
+    n = 50000
     there, mask = torch.ones(n, 1, dtype=torch.bool), torch.ones(n, 2, dtype=torch.bool)
     edges = torch.zeros(n, 2, 2, dtype=torch.int64)
     with torch.no_grad():
@@ -64,7 +64,7 @@ def test_the_density_times_the_volume_is_the_mass_of_the_noises_cube():
         return ((y >= one_hot) & (y <= one_hot + 0.9)).flatten(1).all(1).double().mean()
 
     truth = 0.5 * cube(a, torch.tensor([1.0, 0.0])) * cube(x, torch.ones(2, 1))
-    torch.testing.assert_close(inside, truth, rtol=0.1, atol=0.0)
+    torch.testing.assert_close(inside, truth, rtol=0.15, atol=0.0)
 
 
 def test_network_is_equivariant_and_blind_to_padding():
