@@ -12,6 +12,10 @@ from .autoregressive.sequential import TemporalAffine
 from .autoregressive.state_space import LinearStateSpace, SequentialVAE
 from .autoregressive.tarflow import CausalTransformer, TarFlow
 from .bases import Base, ConditionalNormal, GaussianMixture, StandardLogistic, StandardNormal, Uniform
+from .continuous import ode
+from .continuous.ffjord import ContinuousFlow
+from .continuous.layer import ContinuousLayer
+from .continuous.matching import FlowMatching
 from .core import Bijection, Compose, Flow, Inverse, InversionError, load, save
 from .coupling.flowpp import FlowPlusPlus
 from .coupling.glow import Glow
@@ -76,20 +80,20 @@ __version__ = "0.1.0"
 __all__ = [
     "ActNorm", "Additive", "Affine", "AffineMap", "Base", "BatchNorm", "BernoulliMADE", "Bijection", "CategoricalCDF",
     "CategoricalEncoding", "CategoricalFlow", "CategoricalMAF", "CausalTransformer", "Compose", "ConditionalNormal",
-    "ConvexLinearIAF", "Correlation", "Coupling", "DataRotation", "DeepSigmoid", "DenseDeepSigmoid", "Dequantize",
-    "DiagonalScale", "Elementwise", "ElementwiseMap", "Exp", "FactorisedEncoding", "Flow", "FlowDistribution",
-    "FlowPlusPlus", "FlowTransform", "FromDistribution", "FromTransform", "GatedAffine", "GaussianCopula",
-    "GaussianMixture", "GaussianMixtureCDF", "GaussianizationFlow", "Glow", "GraphAF", "GraphNVP", "Graphs",
-    "Householder", "IAF", "IResNet", "ImageCoupling", "Inverse", "InverseCDF", "InversionError", "InvertibleConv1x1",
-    "Jet", "Linear", "LinearIAF", "LinearStateSpace", "LogisticMixtureCDF", "Logit", "MADE", "MAF",
+    "ContinuousFlow", "ContinuousLayer", "ConvexLinearIAF", "Correlation", "Coupling", "DataRotation", "DeepSigmoid",
+    "DenseDeepSigmoid", "Dequantize", "DiagonalScale", "Elementwise", "ElementwiseMap", "Exp", "FactorisedEncoding",
+    "Flow", "FlowDistribution", "FlowMatching", "FlowPlusPlus", "FlowTransform", "FromDistribution", "FromTransform",
+    "GatedAffine", "GaussianCopula", "GaussianMixture", "GaussianMixtureCDF", "GaussianizationFlow", "Glow", "GraphAF",
+    "GraphNVP", "Graphs", "Householder", "IAF", "IResNet", "ImageCoupling", "Inverse", "InverseCDF", "InversionError",
+    "InvertibleConv1x1", "Jet", "Linear", "LinearIAF", "LinearStateSpace", "LogisticMixtureCDF", "Logit", "MADE", "MAF",
     "MarginalGaussianization", "MaskedAutoregressive", "MintLayer", "MintNet", "MultiScale", "NAF", "NICE", "NSF",
     "OrderAgnostic", "PatchCoupling", "Permutation", "Pixels", "Planar", "RBIG", "Radial", "RationalQuadraticSpline",
     "RealNVP", "RealNVPImage", "Reshape", "ResidualBlock", "ResidualFlow", "ResidualFlowImage", "Reversible",
     "Rotation", "SequentialVAE", "SetCoupling", "SigmoidAffine", "Squeeze", "StandardLogistic", "StandardNormal",
     "Sylvester", "Tanh", "TarFlow", "TemporalAffine", "Uniform", "VariationalDequantize", "VariationalEncoding",
     "actor_critic", "bits_per_dim", "check_saveable", "checkerboard", "checks", "data", "estimate_log_det",
-    "importance", "inference", "latents", "load", "molecules", "numerics", "parallelepiped_volume", "policies", "save",
-    "scale_shapes", "spectral_bound", "summary", "targets", "truncation_bound", "vae", "volume_by_counting",
+    "importance", "inference", "latents", "load", "molecules", "numerics", "ode", "parallelepiped_volume", "policies",
+    "save", "scale_shapes", "spectral_bound", "summary", "targets", "truncation_bound", "vae", "volume_by_counting",
 ]
 
 

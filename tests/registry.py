@@ -211,6 +211,9 @@ ENTRIES = [
           context=True, exempt=IMAGE | {"deep": "64 searches, as for vectors and slower"}),
     Entry("ResidualFlowImage", on_images(body(fl.ResidualFlowImage, scales=1, steps=1, log_det="exact"), size=2),
           dims=(1,), layers=6, exempt=IMAGE, scale=1.0),
+    Entry("ContinuousFlow", model(fl.ContinuousFlow, steps=2), dims=(1, 3), context=True, exempt={
+        "deep": "at 3x the weights a step of the solver is no contraction, which is said: test_continuous"}),
+    Entry("ContinuousFlow plane", model(fl.ContinuousFlow, steps=1), dims=(2,), grid=201),
     Entry("MintLayer", lambda d, c: fl.MintLayer(d, units=3, context_dim=c), dims=(1, 2, 3), context=True),
     Entry("MintLayer image", on_images(lambda s, c: fl.MintLayer(s, units=2, reverse=True, context_dim=c), size=2),
           dims=(1, 3), context=True, exempt=IMAGE | {"deep": "the vector form is stacked"}),
