@@ -32,6 +32,7 @@ from .discrete.autoregressive import CategoricalMAF
 from .discrete.categorical import CategoricalFlow
 from .discrete.encodings import CategoricalEncoding, FactorisedEncoding, VariationalEncoding
 from .discrete.graphaf import GraphAF
+from .discrete.graphnvp import GraphNVP
 from .discrete.graphs import Graphs
 from .distribution import FlowDistribution
 from .elementwise.affine import Additive, Affine, SigmoidAffine
@@ -83,7 +84,7 @@ __all__ = [
     "DenseDeepSigmoid", "Dequantize", "DiagonalScale", "Elementwise", "ElementwiseMap", "Exp", "FactorisedEncoding",
     "Flow", "FlowDistribution", "FlowMatching", "FlowPlusPlus", "FlowTransform", "FromDistribution", "FromTransform",
     "GatedAffine", "GaussianCopula", "GaussianMixture", "GaussianMixtureCDF", "GaussianizationFlow", "Glow", "GraphAF",
-    "Graphs", "Householder", "IAF", "IResNet", "ImageCoupling", "Inverse", "InverseCDF", "InversionError",
+    "GraphNVP", "Graphs", "Householder", "IAF", "IResNet", "ImageCoupling", "Inverse", "InverseCDF", "InversionError",
     "InvertibleConv1x1", "Jet", "Linear", "LinearIAF", "LinearStateSpace", "LogisticMixtureCDF", "Logit", "MADE", "MAF",
     "MarginalGaussianization", "MaskedAutoregressive", "MintLayer", "MintNet", "MultiScale", "NAF", "NICE", "NSF",
     "OrderAgnostic", "PatchCoupling", "Permutation", "Pixels", "Planar", "RBIG", "Radial", "RationalQuadraticSpline",

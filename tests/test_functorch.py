@@ -93,8 +93,8 @@ def test_third_derivatives_through_a_root(name):
 MODELS = {name: cls for name, cls in vars(fl).items() if isinstance(cls, type) and issubclass(cls, fl.Flow)
           and cls not in (fl.Flow, fl.Pixels)}
 # For a root, in sampling: a search looks at its bracket or residual and stays out of the graph
-SEARCHES = {"CategoricalFlow", "FlowPlusPlus", "GaussianCopula", "GaussianizationFlow", "IResNet", "MintNet", "NAF",
-            "RBIG", "ResidualFlow", "ResidualFlowImage"}
+SEARCHES = {"CategoricalFlow", "ContinuousFlow", "FlowPlusPlus", "GaussianCopula", "GaussianizationFlow", "IResNet",
+            "MintNet", "NAF", "RBIG", "ResidualFlow", "ResidualFlowImage"}
 SMALL = {"layers": 1, "scales": 1, "steps": 1, "components": 2,
          "log_det": "exact"}  # a series of random length breaks the graph of a density, block by block
 
