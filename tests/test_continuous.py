@@ -227,6 +227,15 @@ def test_what_stands_behind_the_layer_maps_the_data_and_is_not_trained():
     assert all(p.grad is not None for p in image.parameters())
 
 
+def test_noise_is_drawn_of_the_flows_own_base_with_a_context_too():
+    """Data at 5, noise in [5, 5 + 1e-3]: their velocity is zero, as is the field's at the start."""
+    base = fl.Uniform(torch.full((1,), 5.0), torch.full((1,), 5.001))
+    flow = fl.Flow(base, fl.ContinuousLayer(1, context_dim=2))
+    x = torch.full((6, 1), 5.0)
+    assert fl.FlowMatching(flow)(x, torch.zeros(6, 2)).max() < 1e-5
+    assert fl.FlowMatching(flow)(x, torch.zeros(2)).max() < 1e-5
+
+
 def test_matching_learns_two_points_of_a_context():
     """Data N(c, 0.1^2) of a context c: the density that is found is at home there."""
     from flowlib.train import fit

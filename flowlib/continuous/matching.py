@@ -80,7 +80,8 @@ class FlowMatching(nn.Module):
             for f in reversed(others):
                 x = f.inverse(x, context)[0]
             layer.check(x, context, inverse=True)
-            noise = self.flow.sample_latent(len(x), None) if context is None else torch.randn_like(x)
+            draws = (len(x), None) if context is None else (1, context.expand(len(x), -1))
+            noise = self.flow.sample_latent(*draws).reshape(x.shape)
             if self.coupling == "optimal":
                 noise = noise[assignment(noise, x)]
             a, b, da, db = PATHS[self.path](t := torch.rand(len(x), 1, dtype=x.dtype, device=x.device))
