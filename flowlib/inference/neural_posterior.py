@@ -171,8 +171,8 @@ def posterior(theta: Tensor, x: Tensor, *, model: Callable[..., Flow] = NSF, sup
         >>> from flowlib import inference
         >>> theta = torch.rand(100, 2); x = theta + 0.1 * torch.randn(100, 2)
         >>> q = inference.posterior(theta, x, support=torch.distributions.constraints.interval(0.0, 1.0))
-        >>> q.sample(5, x[:3]).shape, q.log_prob(torch.full((2,), 1.5), x[0])  # outside of the prior
-        (torch.Size([5, 3, 2]), tensor(-inf))
+        >>> q.sample(5, x[:3]).shape, q.log_prob(torch.full((2,), 1.5), x[0]).item()  # outside of the prior
+        (torch.Size([5, 3, 2]), -inf)
     """
     if theta.ndim != 2 or len(theta) != len(x) or len(theta) < 2 or x.ndim < 2:
         raise ValueError("a posterior needs parameters (N, D) and simulations (N, ...) with N >= 2, "
