@@ -139,6 +139,10 @@ def test_a_constant_outside_the_state_is_compared_by_its_values(tmp_path):
     fl.save(fl.Flow(fl.StandardNormal(3), Fixed()), tmp_path)
     with pytest.raises(TypeError, match="bijection.shift holds other numbers"):
         fl.save(fl.Flow(fl.StandardNormal(3), Random()), tmp_path)
+    finer = fl.Flow(fl.StandardNormal(3), Fixed())
+    finer.bijection.shift = finer.bijection.shift.double()  # the same numbers
+    with pytest.raises(TypeError, match="bijection.shift is torch.float64"):
+        fl.save(finer, tmp_path)
 
 
 @pytest.mark.parametrize("entry", [e for e in ENTRIES if "save" not in e.exempt], ids=lambda e: e.name)
