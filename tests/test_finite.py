@@ -269,3 +269,9 @@ def test_amortised_parameters_start_near_the_static_ones():
     f = fl.Planar(200, context_dim=4)
     assert 0.09 * 0.5 < f.linear.weight.abs().max() <= 0.1 * 0.5
     assert f.linear.bias.std().item() == pytest.approx(200**-0.5, rel=0.2)
+
+
+def test_the_room_of_sylvester_has_slope_one_where_its_branches_meet():
+    t = torch.zeros(1, dtype=D, requires_grad=True)
+    [slope] = torch.autograd.grad(fl.Sylvester._log_det(torch.zeros(1, dtype=D), torch.zeros(1, dtype=D), t), t)
+    assert slope.item() == pytest.approx(1.0)

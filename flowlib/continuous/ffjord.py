@@ -18,7 +18,7 @@ class ContinuousFlow(Flow):
     $$\ln p(x) = \ln p_Z(z) - \int_0^1 \operatorname{tr}\frac{\partial v}{\partial x}\,dt$$
 
     Cost: density 4 `steps` passes of the network, and as many again for each of D dimensions (D > 8: once); sampling
-    some 5 to 10 times 4 `steps` passes and a density.
+    a search for each step (see `ContinuousLayer`) and a density.
 
     Args:
         dim: D.

@@ -102,7 +102,7 @@ class Sylvester(Conditioned):
     @staticmethod
     def _log_det(a, h, t):
         # 1 + sech^2(a) r r~ = h^2 + sech^2(a) (1 + r r~): positive terms, nothing cancels, as sech^2 = 1 - h^2 would
-        room = (1 + t.clamp(min=0)) / (1 - t.clamp(max=0))
+        room = torch.where(t > 0, 1 + t, 1 / (1 - t.clamp(max=0)))  # one branch: at 0 both slopes would add up
         return torch.addcdiv(h * h, room, a.clamp(-40.0, 40.0).cosh().square()).log().sum(-1)
 
     def _forward(self, z, params):

@@ -86,7 +86,7 @@ class ELU(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Value and slope."""
         slope = x.clamp(max=0.0).exp()
-        return x.clamp(min=0.0) + slope - 1, slope
+        return torch.where(x > 0, x, slope - 1), slope  # one branch: at 0 the slopes of both would add up
 
 
 ACTIVATIONS = {"lipswish": LipSwish, "elu": ELU}
