@@ -61,11 +61,12 @@ class ContinuousLayer(Bijection):
     r"""x(1) from $x(0) = z$, where $dx/dt = v(t, x; c)$ for a network v: from the latent at time 0 to the data at 1.
 
     The map is the solver's: to the latent `steps` steps of the classical Runge-Kutta method from time 1 to 0, and to
-    the data the exact inverse of these steps, each found by a search. So it is a bijection wherever the steps are short enough to be inverted; a
-    second integration the other way would miss z by the error of both. With `log_det="exact"` the log-det is that of
-    this same map, $\sum_k \ln|\det S_k|$ over the Jacobians of the steps, and the density integrates to one. The others
-    are of the differential equation (the instantaneous change of variables: Chen et al. 2018, arXiv:1806.07366, theorem
-    1) and fit the map up to the solver's error ($h^4$), so that `likelihood` is "estimate":
+    the data the exact inverse of these steps, each found by a search. So it is a bijection wherever the steps are
+    short enough to be inverted; a second integration the other way would miss z by the error of both. With
+    `log_det="exact"` the log-det is that of this same map, $\sum_k \ln|\det S_k|$ over the Jacobians of the steps,
+    and the density integrates to one. The others are of the differential equation (the instantaneous change of
+    variables: Chen et al. 2018, arXiv:1806.07366, theorem 1) and fit the map up to the solver's error ($h^4$), so
+    that `likelihood` is "estimate":
 
     $$\ln\left|\det\frac{\partial x(1)}{\partial z}\right| = \int_0^1 \operatorname{tr} \frac{\partial v}{\partial x}\,
     dt,$$
@@ -74,9 +75,10 @@ class ContinuousLayer(Bijection):
     once a call (Grathwohl et al. 2019, arXiv:1810.01367): unbiased for the trace.
 
     Cost: density 4 passes of v a step, and for the log-det another 4 D, or 4 for "hutchinson". Sampling a search for
-    each step (3 to 5 such steps by Newton's method at D = 2, 8 to 22 by Anderson's at D = 16), with a test of its residual, and a density for the log-det; gradients of
-    `forward` take two densities more, with the whole Jacobian. Both directions are differentiable more than once
-    (`inverse` with `adjoint`: once). Computed in float32 at least whatever autocast does.
+    each step (3 to 5 such steps by Newton's method at D = 2, 8 to 22 by Anderson's at D = 16), with a test of its
+    residual, and a density for the log-det; gradients of `forward` take two densities more, with the whole Jacobian.
+    Both directions are differentiable more than once (`inverse` with `adjoint`: once). Computed in float32 at least
+    whatever autocast does.
 
     Args:
         dim: D.
